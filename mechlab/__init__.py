@@ -1,0 +1,66 @@
+"""mechlab: a mechanistic-interpretability workbench on TransformerLens 4.
+
+    import mechlab as ml
+
+    model = ml.load_model("atlas")
+    trace = ml.causal_trace(model, ml.prompts.Fact("The capital of France is", "France", "Paris"))
+
+Every public name is listed in `__all__`. Names are looked up when first used, so that
+`import mechlab` stays fast and imports no torch; only names that compute with a model bring it in.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what editors and the type checker see; a test compares it with the table below
+    from mechlab.axes import Head as Head
+    from mechlab.axes import heads as heads
+    from mechlab.errors import Cancelled as Cancelled
+    from mechlab.errors import MechlabError as MechlabError
+    from mechlab.errors import ModelError as ModelError
+    from mechlab.errors import OptionError as OptionError
+    from mechlab.errors import PromptError as PromptError
+    from mechlab.errors import SiteError as SiteError
+    from mechlab.errors import StoreError as StoreError
+    from mechlab.progress import Progress as Progress
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "mechlab.axes": ("Head", "heads"),
+    "mechlab.errors": (
+        "Cancelled",
+        "MechlabError",
+        "ModelError",
+        "OptionError",
+        "PromptError",
+        "SiteError",
+        "StoreError",
+    ),
+    "mechlab.progress": ("Progress",),
+}
+"""Each module's public names."""
+
+_MODULES: tuple[str, ...] = ()
+"""Modules that are public as a whole, used as `ml.prompts.Fact`."""
+
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on its first use and keep it."""
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"mechlab.{name}")
+    else:
+        raise AttributeError(f"module 'mechlab' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names for tab completion, without importing anything."""
+    return [*__all__, "__version__"]
