@@ -13,6 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what editors and the type checker see; a test compares it with the table below
+    from mechlab import metrics as metrics
+    from mechlab import plots as plots
+    from mechlab import prompts as prompts
     from mechlab.axes import Head as Head
     from mechlab.axes import heads as heads
     from mechlab.errors import Cancelled as Cancelled
@@ -22,12 +25,27 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.errors import PromptError as PromptError
     from mechlab.errors import SiteError as SiteError
     from mechlab.errors import StoreError as StoreError
+    from mechlab.hooks import Ablate as Ablate
+    from mechlab.hooks import AddNoise as AddNoise
+    from mechlab.hooks import Block as Block
+    from mechlab.hooks import Freeze as Freeze
+    from mechlab.hooks import FrozenArray as FrozenArray
+    from mechlab.hooks import Patch as Patch
+    from mechlab.hooks import Scale as Scale
+    from mechlab.hooks import Site as Site
+    from mechlab.hooks import Steer as Steer
     from mechlab.progress import Progress as Progress
+    from mechlab.results import analysis as analysis
+    from mechlab.results import by_token_role as by_token_role
+    from mechlab.results import top_heads as top_heads
 
 __version__ = "0.1.0"
 
 _NAMES = {
-    "mechlab.axes": ("Head", "heads"),
+    "mechlab.axes": (
+        "Head",
+        "heads",
+    ),
     "mechlab.errors": (
         "Cancelled",
         "MechlabError",
@@ -37,11 +55,31 @@ _NAMES = {
         "SiteError",
         "StoreError",
     ),
+    "mechlab.hooks": (
+        "Ablate",
+        "AddNoise",
+        "Block",
+        "Freeze",
+        "FrozenArray",
+        "Patch",
+        "Scale",
+        "Site",
+        "Steer",
+    ),
     "mechlab.progress": ("Progress",),
+    "mechlab.results": (
+        "analysis",
+        "by_token_role",
+        "top_heads",
+    ),
 }
 """Each module's public names."""
 
-_MODULES: tuple[str, ...] = ()
+_MODULES = (
+    "metrics",
+    "plots",
+    "prompts",
+)
 """Modules that are public as a whole, used as `ml.prompts.Fact`."""
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
@@ -49,16 +87,18 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted([*_HOME, *_MODULES])
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name on its first use and keep it."""
-    if name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
-    elif name in _MODULES:
-        value = import_module(f"mechlab.{name}")
-    else:
-        raise AttributeError(f"module 'mechlab' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # hidden, so that the type checker reports a name that is not listed
+
+    def __getattr__(name: str) -> object:
+        """Import a public name on its first use and keep it."""
+        if name in _HOME:
+            value = getattr(import_module(_HOME[name]), name)
+        elif name in _MODULES:
+            value = import_module(f"mechlab.{name}")
+        else:
+            raise AttributeError(f"module 'mechlab' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
