@@ -1,0 +1,26 @@
+"""Models: loading, wrapping, and tokenising decided once.
+
+`load_model` takes a name, `wrap_model` a model in memory; both return a `Model`, a thin view on
+one TransformerLens bridge with shape facts, tokenising and a fingerprint.
+"""
+
+from mechlab.models.answers import AnswerTokenWarning
+from mechlab.models.hub import InstalledModel, installed_models
+from mechlab.models.loading import load_model
+from mechlab.models.model import Checks, Model, Origin, Shape
+from mechlab.models.tokens import TokenBatch, position_ids
+from mechlab.models.wrapping import wrap_model
+
+__all__ = [
+    "AnswerTokenWarning",
+    "Checks",
+    "InstalledModel",
+    "Model",
+    "Origin",
+    "Shape",
+    "TokenBatch",
+    "installed_models",
+    "load_model",
+    "position_ids",
+    "wrap_model",
+]
