@@ -41,17 +41,17 @@ class Fact:
         _check_text(self, filled=("prompt", "subject"), free=("target",))
         if self.subject_start is None and self.subject not in self.prompt:
             raise PromptError(
-                f"subject {self.subject!r} does not occur in the prompt {self.prompt!r}. "
-                "The subject must be written exactly as in the prompt (case, accents, spaces). "
-                "Correct one of the two."
+                f"subject {self.subject!r} does not occur in the prompt {self.prompt!r}.\n"
+                "  It must be written exactly as in the prompt (case, accents, spaces).\n"
+                "  Correct one of the two."
             )
         start, end = self.subject_span
         if start < 0 or (found := self.prompt[start:end]) != self.subject:
             found = "" if start < 0 else found
             raise PromptError(
                 f"subject_start={start} of {self.prompt!r} reads {found!r}, "
-                f"not {self.subject!r}. It counts characters from 0. "
-                "Leave it out to take the first occurrence."
+                f"not {self.subject!r}.\n  It counts characters from 0.\n"
+                "  Leave it out to take the first occurrence."
             )
 
     @property
@@ -100,8 +100,8 @@ class PromptPair:
         _check_text(self, filled=("clean", "corrupted", "answer", "wrong_answer"))
         if self.answer.strip() == self.wrong_answer.strip():
             raise PromptError(
-                f"answer and wrong_answer of {self.clean!r} are both {self.answer.strip()!r}. "
-                "A pair compares two different answers. Change one of them."
+                f"answer and wrong_answer of {self.clean!r} are both {self.answer.strip()!r}.\n"
+                "  A pair compares two different answers.\n  Change one of them."
             )
 
     @property
@@ -125,8 +125,8 @@ def _check_text(prompt: Prompt, filled: tuple[str, ...], free: tuple[str, ...] =
         problems.append(text)
     if problems:
         raise PromptError(
-            f"{type(prompt).__name__} cannot be made: {'; '.join(problems)}. "
-            "Each of these must be text that is not blank. Correct the fields named."
+            f"{type(prompt).__name__} cannot be made: {'; '.join(problems)}.\n"
+            "  Each of these must be text that is not blank.\n  Correct the fields named."
         )
 
 

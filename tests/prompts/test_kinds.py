@@ -19,7 +19,9 @@ def test_a_later_occurrence_is_chosen_by_its_start() -> None:
 
 @pytest.mark.parametrize("start", [-1, 4, 500])
 def test_a_start_that_is_not_the_subject_is_refused(start: int) -> None:
-    with pytest.raises(PromptError, match=rf"subject_start={start} of .* not 'Rome'.*Leave it out"):
+    with pytest.raises(
+        PromptError, match=rf"(?s)subject_start={start} of .* not 'Rome'.*Leave it out"
+    ):
         Fact("In Rome, all roads lead to Rome or", "Rome", "out", subject_start=start)
 
 
@@ -30,7 +32,9 @@ def test_a_subject_that_does_not_occur_is_refused() -> None:
 
 @pytest.mark.parametrize("blank", ["", "  ", "\n"])
 def test_an_empty_prompt_and_subject_are_named_together(blank: str) -> None:
-    with pytest.raises(PromptError, match="prompt is empty.*subject is empty.*Correct the fields"):
+    with pytest.raises(
+        PromptError, match="(?s)prompt is empty.*subject is empty.*Correct the fields"
+    ):
         Fact(blank, blank, "Paris")
 
 
