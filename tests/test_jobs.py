@@ -1,0 +1,232 @@
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+import xarray as xr
+
+from mechlab import jobs
+from mechlab.errors import Cancelled, ModelError, OptionError
+from mechlab.jobs import JobTable
+from mechlab.progress import Progress, ProgressCallback
+
+Gate = threading.Event
+SOON = 10.0  # seconds; only a broken table ever waits that long
+
+
+@pytest.fixture
+def table() -> JobTable:
+    return JobTable()
+
+
+def held(started: Gate, gate: Gate, steps: int = 2) -> Callable[[ProgressCallback], str]:
+    """Return work that reports its first step, waits for the gate, then reports the others."""
+
+    def work(progress: ProgressCallback) -> str:
+        progress(Progress(1, steps, "rows", xr.Dataset({"x": ("layer", [1.0])})))
+        started.set()
+        assert gate.wait(SOON)
+        for step in range(2, steps + 1):
+            progress(Progress(step, steps))
+        return "made"
+
+    return work
+
+
+def test_a_job_runs_reports_and_keeps_what_it_returned(table: JobTable) -> None:
+    started, gate = Gate(), Gate()
+    assert table.submit("a", held(started, gate), label="trace").state in ("queued", "running")
+    assert started.wait(SOON)
+    running = table.job("a")
+    assert running is not None
+    assert (running.state, running.done, running.total, running.unit) == ("running", 1, 2, "rows")
+    assert running.partial is not None
+    assert running.seconds_left is not None
+    gate.set()
+    done = table.wait("a", SOON)
+    assert done is not None
+    assert (done.state, done.done, done.result, done.label) == ("done", 2, "made", "trace")
+    assert done.submitted <= (done.started or 0) <= (done.finished or 0)
+    assert done.seconds_left is None
+
+
+def test_the_same_id_attaches_to_the_running_job(table: JobTable) -> None:
+    started, gate, calls = Gate(), Gate(), []
+    table.submit("a", held(started, gate))
+    assert started.wait(SOON)
+    attached = table.submit("a", calls.append)
+    assert attached.state == "running"
+    gate.set()
+    table.wait("a", SOON)
+    assert calls == []
+
+
+def test_a_finished_id_runs_again(table: JobTable) -> None:
+    runs: list[int] = []
+    for _ in range(2):
+        table.submit("a", lambda progress: runs.append(1))
+        table.wait("a", SOON)
+    assert len(runs) == 2
+
+
+def test_jobs_of_one_device_run_in_order_and_never_together(table: JobTable) -> None:
+    started, gate, order = Gate(), Gate(), []
+    table.submit("first", held(started, gate))
+    for name in ("second", "third"):
+        table.submit(name, lambda progress, name=name: order.append(name))  # type: ignore[misc]
+    assert started.wait(SOON)
+    assert (table.position("first"), table.position("second"), table.position("third")) == (
+        None, 1, 2,
+    )  # fmt: skip
+    assert order == []
+    gate.set()
+    table.wait("third", SOON)
+    assert order == ["second", "third"]
+
+
+def test_two_devices_run_side_by_side(table: JobTable) -> None:
+    started, gate = Gate(), Gate()
+    table.submit("slow", held(started, gate), device="cuda:0")
+    assert started.wait(SOON)
+    table.submit("quick", lambda progress: None, device="cpu")
+    quick = table.wait("quick", SOON)
+    assert quick is not None
+    assert quick.state == "done"
+    assert table.job("slow").state == "running"  # type: ignore[union-attr]
+    gate.set()
+    table.wait("slow", SOON)
+
+
+def test_cancel_stops_a_running_job_at_its_next_report_and_keeps_the_partial(
+    table: JobTable,
+) -> None:
+    started, gate = Gate(), Gate()
+    table.submit("a", held(started, gate, steps=50))
+    assert started.wait(SOON)
+    asked = table.cancel("a")
+    assert asked is not None
+    assert (asked.state, asked.cancelling) == ("running", True)
+    gate.set()
+    ended = table.wait("a", SOON)
+    assert ended is not None
+    assert (ended.state, ended.done, ended.cancelling) == ("cancelled", 2, False)
+    assert ended.error == "cancelled after 2 of 50"
+    assert ended.partial is not None
+
+
+def test_cancel_reaches_the_work_as_the_error_of_the_package(table: JobTable) -> None:
+    started, gate, seen = Gate(), Gate(), []
+
+    def work(progress: ProgressCallback) -> None:
+        started.set()
+        assert gate.wait(SOON)
+        try:
+            progress(Progress(1, 2))
+        except Cancelled as error:
+            seen.append(error)
+            raise
+
+    table.submit("a", work)
+    assert started.wait(SOON)
+    table.cancel("a")
+    gate.set()
+    table.wait("a", SOON)
+    assert len(seen) == 1
+
+
+def test_cancel_of_a_waiting_job_means_it_never_runs(table: JobTable) -> None:
+    started, gate, calls = Gate(), Gate(), []
+    table.submit("first", held(started, gate))
+    table.submit("second", calls.append)
+    cancelled = table.cancel("second")
+    assert cancelled is not None
+    assert cancelled.state == "cancelled"
+    gate.set()
+    table.wait("first", SOON)
+    table.submit("last", lambda progress: None)
+    table.wait("last", SOON)
+    assert calls == []
+
+
+def test_a_cancelled_waiting_job_submitted_again_runs_once(table: JobTable) -> None:
+    started, gate, calls = Gate(), Gate(), []
+    table.submit("first", held(started, gate))
+    table.submit("second", lambda progress: calls.append("old"))
+    table.cancel("second")
+    table.submit("second", lambda progress: calls.append("new"))
+    gate.set()
+    table.wait("second", SOON)
+    table.submit("last", lambda progress: None)
+    table.wait("last", SOON)
+    assert calls == ["new"]
+
+
+def test_a_failure_carries_its_message_and_the_next_job_still_runs(table: JobTable) -> None:
+    def refused(progress: ProgressCallback) -> None:
+        raise ModelError("'gpt9' is not a model. Known: atlas.")
+
+    def broken(progress: ProgressCallback) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    table.submit("ours", refused)
+    table.submit("foreign", broken)
+    table.submit("next", lambda progress: 7)
+    ours, foreign, after = (table.wait(name, SOON) for name in ("ours", "foreign", "next"))
+    assert ours is not None
+    assert foreign is not None
+    assert after is not None
+    assert (ours.state, ours.error) == ("failed", "'gpt9' is not a model. Known: atlas.")
+    assert foreign.error == "ZeroDivisionError: division by zero"
+    assert "in broken" in foreign.details
+    assert after.result == 7
+
+
+def test_even_an_exit_in_a_job_does_not_end_the_worker(table: JobTable) -> None:
+    def leave(progress: ProgressCallback) -> None:
+        raise SystemExit(3)
+
+    table.submit("a", leave)
+    assert table.wait("a", SOON).state == "failed"  # type: ignore[union-attr]
+    table.submit("b", lambda progress: None)
+    assert table.wait("b", SOON).state == "done"  # type: ignore[union-attr]
+
+
+def test_only_so_many_finished_jobs_are_kept(table: JobTable) -> None:
+    for index in range(130):
+        table.submit(str(index), lambda progress: None)
+        table.wait(str(index), SOON)
+    kept = [job.id for job in table.jobs()]
+    assert kept == [str(index) for index in range(29, 130)]
+
+
+def test_a_waiter_gives_up_after_its_timeout(table: JobTable) -> None:
+    started, gate = Gate(), Gate()
+    table.submit("a", held(started, gate))
+    assert table.wait("a", 0.01).active  # type: ignore[union-attr]
+    gate.set()
+    table.wait("a", SOON)
+
+
+def test_unknown_jobs_are_none_and_bad_ones_are_refused(table: JobTable) -> None:
+    assert table.job("x") is None
+    assert table.cancel("x") is None
+    assert table.wait("x", 0) is None
+    assert table.position("x") is None
+    with pytest.raises(OptionError, match="non-empty id.*id=''"):
+        table.submit("", lambda progress: None)
+    with pytest.raises(OptionError, match="received id='a', 3.*callable"):
+        table.submit("a", 3)  # type: ignore[arg-type]
+
+
+def test_the_shared_table_is_one_per_process() -> None:
+    jobs.submit("shared", lambda progress: "here")
+    ended = jobs.TABLE.wait("shared", SOON)
+    assert ended is not None
+    assert ended.result == "here"
+
+
+def test_the_table_needs_neither_torch_nor_streamlit() -> None:
+    code = "import sys, mechlab.jobs; print({'torch', 'streamlit'} & set(sys.modules))"
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert seen.stdout.strip() == "set()"
