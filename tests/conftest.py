@@ -98,4 +98,4 @@ def _assert_same_weights(used: torch.nn.Module, made: torch.nn.Module) -> None:
 
 
 def _order(parameter: torch.Tensor) -> tuple[tuple[int, ...], float]:
-    return tuple(parameter.shape), float(parameter.double().sum())
+    return tuple(parameter.shape), float(parameter.detach().double().sum())
