@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what editors and the type checker see; a test compares it with the table below
+    from mechlab import jobs as jobs
     from mechlab import metrics as metrics
     from mechlab import plots as plots
     from mechlab import prompts as prompts
@@ -34,6 +35,9 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.hooks import Scale as Scale
     from mechlab.hooks import Site as Site
     from mechlab.hooks import Steer as Steer
+    from mechlab.models import Model as Model
+    from mechlab.models import load_model as load_model
+    from mechlab.models import wrap_model as wrap_model
     from mechlab.progress import Progress as Progress
     from mechlab.results import analysis as analysis
     from mechlab.results import by_token_role as by_token_role
@@ -42,10 +46,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
 __version__ = "0.1.0"
 
 _NAMES = {
-    "mechlab.axes": (
-        "Head",
-        "heads",
-    ),
+    "mechlab.axes": ("Head", "heads"),
     "mechlab.errors": (
         "Cancelled",
         "MechlabError",
@@ -66,20 +67,13 @@ _NAMES = {
         "Site",
         "Steer",
     ),
+    "mechlab.models": ("Model", "load_model", "wrap_model"),
     "mechlab.progress": ("Progress",),
-    "mechlab.results": (
-        "analysis",
-        "by_token_role",
-        "top_heads",
-    ),
+    "mechlab.results": ("analysis", "by_token_role", "top_heads"),
 }
 """Each module's public names."""
 
-_MODULES = (
-    "metrics",
-    "plots",
-    "prompts",
-)
+_MODULES = ("jobs", "metrics", "plots", "prompts")
 """Modules that are public as a whole, used as `ml.prompts.Fact`."""
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
