@@ -1,0 +1,121 @@
+"""Bootstrap intervals cover what they claim, and only with the right clusters."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+
+from mechlab.errors import OptionError
+from mechlab.statistics import bootstrap_interval
+
+DRAWS = 2000
+Array = np.ndarray[Any, Any]
+
+
+def clustered(rng: np.random.Generator, clusters: int, sizes: Array) -> tuple[xr.DataArray, Array]:
+    """`DRAWS` data sets of ragged clusters with a shared effect per cluster; true mean 0."""
+    number = np.repeat(np.arange(clusters), sizes)
+    shared = rng.normal(size=(clusters, DRAWS))[number]
+    values = shared + 0.5 * rng.normal(size=(len(number), DRAWS))
+    return xr.DataArray(values, dims=("prompt", "draw")), number
+
+
+def coverage(interval: xr.Dataset, truth: float = 0.0) -> float:
+    return float(((interval.low <= truth) & (truth <= interval.high)).mean())
+
+
+@pytest.mark.parametrize("clusters", [12, 40])
+def test_intervals_cover_clustered_data(clusters: int) -> None:
+    rng = np.random.default_rng(1)
+    array, number = clustered(rng, clusters, rng.integers(1, 4, clusters))
+    interval = bootstrap_interval(array, cluster=list(number), resamples=1000)
+    assert 0.93 <= coverage(interval) <= 0.97
+
+
+def test_ignoring_the_clusters_covers_too_little() -> None:
+    rng = np.random.default_rng(1)
+    array, _ = clustered(rng, 20, np.full(20, 4))
+    assert coverage(bootstrap_interval(array, resamples=1000)) < 0.8
+
+
+def test_skewed_values_with_missing_cells_are_covered() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.exponential(size=(60, DRAWS))
+    values[rng.random(values.shape) < 0.2] = np.nan
+    interval = bootstrap_interval(xr.DataArray(values, dims=("prompt", "draw")), resamples=1000)
+    assert 0.925 <= coverage(interval, 1.0) <= 0.97
+
+
+def test_medians_are_covered() -> None:
+    rng = np.random.default_rng(3)
+    array = xr.DataArray(rng.normal(size=(41, 500)), dims=("prompt", "draw"))
+    interval = bootstrap_interval(array, resamples=400, statistic="median")
+    assert 0.92 <= coverage(interval) <= 0.98
+
+
+def test_the_interval_of_a_normal_mean_is_close_to_the_t_interval() -> None:
+    values = np.random.default_rng(4).normal(size=15)
+    interval = bootstrap_interval(xr.DataArray(values, dims="prompt"), resamples=40_000)
+    reach = stats.t.ppf(0.975, 14) * values.std(ddof=1) / np.sqrt(15)
+    expected = [values.mean() - reach, values.mean() + reach]
+    assert_allclose([interval.low, interval.high], expected, atol=0.12 * reach)
+
+
+def test_missing_entries_are_as_if_they_were_not_there() -> None:
+    rng = np.random.default_rng(5)
+    full = rng.normal(size=(30, 3))
+    full[20:, 1] = np.nan
+    full[1:, 2] = np.nan
+    array = xr.DataArray(full, {"layer": [4, 5, 6]}, ("prompt", "layer"))
+    interval = bootstrap_interval(array, resamples=20_000)
+    alone = bootstrap_interval(array[:20, 1], resamples=20_000)
+    assert_allclose(interval.low[1], alone.low, atol=0.03)
+    assert np.isnan(interval.low[2]) and np.isnan(interval.high[2])
+    assert list(interval.layer.values) == [4, 5, 6] and interval.low.dims == ("layer",)
+
+
+def test_labels_of_clusters_may_be_a_coordinate() -> None:
+    values = np.random.default_rng(6).normal(size=(2, 12))
+    labels = [f"s{i % 4}" for i in range(12)]
+    array = xr.DataArray(values, {"subject": ("prompt", labels)}, ("layer", "prompt"))
+    by_name = bootstrap_interval(array, cluster="subject")
+    xr.testing.assert_identical(by_name, bootstrap_interval(array, cluster=labels))
+    assert (by_name.low < array.mean("prompt")).all() and (
+        array.mean("prompt") < by_name.high
+    ).all()
+
+
+def test_the_seed_decides_and_the_chunks_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = xr.DataArray(np.random.default_rng(7).normal(size=(10, 9)), dims=("prompt", "layer"))
+    once = bootstrap_interval(array)
+    monkeypatch.setattr("mechlab.statistics._CELLS", 4)
+    again = bootstrap_interval(array)
+    assert_allclose(once.low, again.low, rtol=1e-12)
+    assert not np.allclose(once.low, bootstrap_interval(array, seed=1).low)
+
+
+def test_weighted_medians_are_those_of_the_repeated_values() -> None:
+    from mechlab.statistics import _medians
+
+    values = np.array([[3.0], [1.0], [np.nan], [2.0]])
+    weights = np.array([[1.0, 1, 2, 2], [2, 2, 0, 0], [0, 0, 4, 0]])
+    assert_array_equal(_medians(values, weights)[:, 0], [2.0, 2.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": "head"}, "dim='head'"),
+        ({"confidence": 95}, "confidence=95"),
+        ({"resamples": 0}, "resamples=0"),
+        ({"statistic": "mode"}, "statistic='mode'"),
+        ({"cluster": "subject"}, "cluster='subject' is not a coordinate"),
+        ({"cluster": [1, 2]}, "cluster has 2 labels for 3 entries"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=f"(?s){message}.*(llowed)"):
+        bootstrap_interval(xr.DataArray(np.zeros(3), dims="prompt"), **options)
