@@ -22,6 +22,8 @@ from mechlab.hooks.interventions import (
     Patch,
     Scale,
     Steer,
+    single_sites,
+    source_of,
 )
 from mechlab.hooks.sites import SITES, Site, SiteKind, hook_name, known_kind, live_sites
 
@@ -51,4 +53,6 @@ __all__ = [
     "known_kind",
     "live_sites",
     "noise",
+    "single_sites",
+    "source_of",
 ]

@@ -20,13 +20,13 @@ from mechlab.hooks.interventions import (
     Ablate,
     AddNoise,
     Block,
-    Freeze,
     Intervention,
     Patch,
     Scale,
     Steer,
+    single_sites,
 )
-from mechlab.hooks.sites import SITES, Site, hook_name
+from mechlab.hooks.sites import SITES, hook_name
 
 if TYPE_CHECKING:
     from mechlab.models import Model
@@ -53,12 +53,18 @@ class Kept:
     """What base runs left behind for rows to start from and read.
 
     Attributes:
-        values: place -> `[base, pos, ...]` in the padded coordinates of the base batch.
-        starts: first real position of each base in those coordinates.
+        bases: which base runs of the call are kept here, in the order of the tensors' first axis.
+        starts: first padded position of each of them that is a real token.
+        values: place -> `[base, pos, ...]` in padded coordinates.
     """
 
+    bases: tuple[int, ...]
     starts: tuple[int, ...]
     values: dict[Place, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Index the bases once; sweeps look them up for every row."""
+        self.local = {base: place for place, base in enumerate(self.bases)}
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,7 @@ def compile_edits(
     gathered: dict[tuple[Place, int, str, bool], _Cells] = defaultdict(_Cells)
     for row, interventions in enumerate(interventions_per_row):
         arrivals: dict[Place, int] = defaultdict(int)
-        for step in _single_sites(interventions):
+        for step in (one for given in interventions for one in single_sites(given)):
             place = (step.site.name, step.site.layer)
             order = arrivals[place]
             arrivals[place] += 1
@@ -224,17 +230,10 @@ def compile_edits(
             _gather(cells, step, row, placement, kept)
     edits: Edits = {}
     for (place, _, kind, headed), cells in sorted(gathered.items(), key=lambda item: item[0][1]):
-        edits.setdefault(place, []).append(_write(place, kind, headed, cells, placement, kept, device))
+        edits.setdefault(place, []).append(
+            _write(place, kind, headed, cells, placement, kept, device)
+        )
     return edits
-
-
-def _single_sites(interventions: Sequence[Intervention]) -> Iterator[Any]:
-    """Spell a `Freeze` out as one `Patch` per site."""
-    for intervention in interventions:
-        if isinstance(intervention, Freeze):
-            yield from (Patch(site, intervention.source) for site in intervention.sites)
-        else:
-            yield intervention
 
 
 def _kind(step: Any) -> str:
@@ -256,7 +255,9 @@ def _gather(cells: _Cells, step: Any, row: int, placement: Placement, kept: Kept
         return
     if isinstance(step, AddNoise):
         positions: Sequence[int] = range(start + step.first, start + step.last + 1)
-        unit = noise(step.seed, placement.prompts[row], step.draw, len(positions), placement.d_model)
+        unit = noise(
+            step.seed, placement.prompts[row], step.draw, len(positions), placement.d_model
+        )
         cells.payload += list(unit * step.std)
     else:
         pos = step.site.pos
@@ -264,10 +265,11 @@ def _gather(cells: _Cells, step: Any, row: int, placement: Placement, kept: Kept
     source = getattr(step, "source", None)
     if source is not None:
         assert kept is not None  # plans with sources always come with kept runs
-        shift = kept.starts[source] - start
+        local = kept.local[source]
+        shift = kept.starts[local] - start
         if getattr(step, "source_pos", None) is not None:
-            shift = kept.starts[source] + step.source_pos - positions[0]
-        cells.sources += [source] * len(positions)
+            shift = kept.starts[local] + step.source_pos - positions[0]
+        cells.sources += [local] * len(positions)
         cells.source_positions += [p + shift for p in positions]
     if isinstance(step, Scale):
         cells.payload += [step.alpha] * len(positions)
@@ -281,9 +283,7 @@ def _gather(cells: _Cells, step: Any, row: int, placement: Placement, kept: Kept
         cells.heads += [step.site.head] * len(positions)
 
 
-def _gather_edges(
-    cells: _Cells, step: Block, row: int, start: int, placement: Placement
-) -> None:
+def _gather_edges(cells: _Cells, step: Block, row: int, start: int, placement: Placement) -> None:
     for head in step.heads if step.heads is not None else (-1,):
         for query in step.queries:
             for key in (key for key in step.keys if key <= query):

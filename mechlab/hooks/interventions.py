@@ -6,6 +6,7 @@ packed into batches, kept in a store key and printed. `source` of `Patch`, `Free
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ __all__ = [
     "Patch",
     "Scale",
     "Steer",
+    "single_sites",
+    "source_of",
 ]
 
 
@@ -147,7 +150,9 @@ class AddNoise:
         if not (np.isfinite(self.std) and self.std >= 0):
             raise OptionError(f"AddNoise: std={self.std} must be finite and not negative.")
         if self.site.pos is not None or SITES[self.site.name].axes != "bpd":
-            raise SiteError("AddNoise acts on a span of a [batch, pos, d_model] site; leave Site.pos out.")
+            raise SiteError(
+                "AddNoise acts on a span of a [batch, pos, d_model] site; leave Site.pos out."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +224,20 @@ class Block:
 
 
 Intervention = Patch | Freeze | Ablate | AddNoise | Steer | Scale | Block
+
+
+def single_sites(
+    intervention: Intervention,
+) -> "Iterator[Patch | Ablate | AddNoise | Steer | Scale | Block]":
+    """Spell a `Freeze` out as one `Patch` per site; anything else is itself."""
+    if isinstance(intervention, Freeze):
+        yield from (Patch(site, intervention.source) for site in intervention.sites)
+    else:
+        yield intervention
+
+
+def source_of(intervention: Intervention) -> int | None:
+    """Return the base run that an intervention reads, if any."""
+    if isinstance(intervention, Patch | Freeze):
+        return intervention.source
+    return intervention.source if isinstance(intervention, Ablate) else None

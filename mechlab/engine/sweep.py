@@ -1,0 +1,219 @@
+"""One call of the engine, step by step: tokenise, check, plan, passes, batches, readings."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mechlab.engine.batching import Batch, cut_batches, with_back_off
+from mechlab.engine.forward import BaseRuns, packed_residuals, run_bases, tokenize_bases
+from mechlab.engine.rows import (
+    Base,
+    PlannedRow,
+    Readings,
+    Row,
+    check_rows,
+    places_to_keep,
+    plan_rows,
+)
+from mechlab.engine.wavefront import head_logits, wave_residuals
+from mechlab.hooks import source_of
+from mechlab.metrics import Metric, kl_divergence
+from mechlab.progress import Journal, Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from mechlab.models import Model
+
+__all__ = ["Sweep"]
+
+BASES_PER_PASS = 64
+"""Base runs side by side; groups of bases that refer to one another are never split."""
+
+
+class Sweep:
+    """One call of the engine."""
+
+    def __init__(
+        self,
+        model: "Model",
+        bases: Sequence[Base],
+        rows: Sequence[Row],
+        metric: Metric | None,
+        answers: Sequence[Sequence[int]] | None,
+        mode: str,
+        suffix: Literal["auto"] | bool,
+        max_batch: int | None,
+    ) -> None:
+        self.model, self.bases, self.metric, self.mode = model, bases, metric, mode
+        self.max_batch = 1 if mode == "plain" else max_batch
+        self.suffix = model.has_attention if suffix == "auto" else suffix
+        self.suffix = bool(self.suffix and mode == "wavefront")
+        self.tokens = tokenize_bases(model, bases)
+        lengths = [self.tokens.width - start for start in self.tokens.starts]
+        check_rows(model, bases, rows, lengths)
+        ids = self.tokens.tokens.tolist()
+        unpadded = [row[start:] for row, start in zip(ids, self.tokens.starts, strict=True)]
+        # The reference runs every row; the fast routes leave out those whose reading is known.
+        skip = mode != "plain"
+        self.planned, self.origin = plan_rows(model, bases, rows, unpadded, skip=skip)
+        self.answers = answers
+        width = () if metric is not None else (model.d_vocab,)
+        self.base_values = np.full((len(bases), *width), np.nan, dtype=np.float32)
+        self.row_values = np.full((len(rows), *width), np.nan, dtype=np.float32)
+        self.base_logits: dict[int, Tensor] = {}
+        self.token_layers = 0
+
+    def run(
+        self,
+        progress: ProgressCallback | None,
+        partial: Callable[[np.ndarray], "xr.Dataset"] | None,
+        journal: Journal | None,
+    ) -> Readings:
+        done = 0
+        for number, which in enumerate(self._passes()):
+            members = set(which)
+            rows = [row for row in self.planned if row.base in members]
+            done = self._run_pass(number, which, rows, done, progress, partial, journal)
+        return Readings(
+            self.base_values,
+            self._all_rows(),
+            self.mode,
+            len(self.planned),
+            self.token_layers,
+        )
+
+    def _passes(self) -> Iterator[list[int]]:
+        """Yield groups of bases that refer to one another, packed up to a limit."""
+        leader = list(range(len(self.bases)))
+
+        def find(base: int) -> int:
+            while leader[base] != base:
+                leader[base] = leader[leader[base]]
+                base = leader[base]
+            return base
+
+        links = {
+            (row.base, source)
+            for row in self.planned
+            for step in row.raw
+            if (source := source_of(step)) is not None
+        }
+        for a, b in links:
+            leader[find(a)] = find(b)
+        groups: dict[int, list[int]] = {}
+        for base in range(len(self.bases)):
+            groups.setdefault(find(base), []).append(base)
+        packed: list[int] = []
+        for group in groups.values():
+            if packed and len(packed) + len(group) > BASES_PER_PASS:
+                yield packed
+                packed = []
+            packed = packed + group
+        yield packed
+
+    def _run_pass(
+        self,
+        number: int,
+        which: list[int],
+        rows: list[PlannedRow],
+        done: int,
+        progress: ProgressCallback | None,
+        partial: Callable[[np.ndarray], "xr.Dataset"] | None,
+        journal: Journal | None,
+    ) -> int:
+        waves = [row for row in rows if row.layer >= 0] if self.mode == "wavefront" else []
+        whole = rows if self.mode != "wavefront" else [row for row in rows if row.layer < 0]
+        places = {**places_to_keep(waves, raw=False), **places_to_keep(whole, raw=True)}
+        entries = sorted({row.layer for row in waves})
+        entries += [layer for name, layer in places if name == "resid_pre" and layer is not None]
+        tokens = self.tokens.select(which)
+        runs = run_bases(
+            self.model,
+            self.bases,
+            which,
+            tokens,
+            entries=sorted(set(entries)),
+            places=[place for place in places if place[0] != "resid_pre"],
+            keep_cache=self.suffix and bool(waves),
+        )
+        self._read_bases(runs, which)
+        for batch, is_wave in self._batches(waves, whole, runs):
+            key = _journal_key(number, batch)
+            values = journal.get(key) if journal is not None else None
+            if values is None:
+                values = self._run_batch(batch, runs, is_wave)
+                if journal is not None:
+                    journal.put(key, values)
+            self.row_values[[row.index for row in batch.rows]] = values
+            done += len(batch.rows)
+            if progress is not None:
+                seen = partial(self._all_rows()) if partial is not None else None
+                progress(Progress(done, len(self.planned), "rows", seen))
+        return done
+
+    def _batches(
+        self, waves: list[PlannedRow], whole: list[PlannedRow], runs: BaseRuns
+    ) -> Iterator[tuple[Batch, bool]]:
+        starts = dict(zip(runs.kept.bases, runs.tokens.starts, strict=True))
+        for rows, is_wave in ((waves, True), (whole, False)):
+            if rows:
+                batches = cut_batches(
+                    self.model,
+                    rows,
+                    starts,
+                    runs.tokens.width,
+                    suffix=self.suffix and is_wave,
+                    max_batch=self.max_batch,
+                )
+                yield from ((batch, is_wave) for batch in batches)
+
+    def _run_batch(self, batch: Batch, runs: BaseRuns, is_wave: bool) -> np.ndarray:
+        def execute(part: Batch) -> np.ndarray:
+            if is_wave:
+                residuals = wave_residuals(self.model, runs, part.rows, part.first)
+            else:
+                alone = self.mode == "plain"
+                residuals = packed_residuals(self.model, runs, part.rows, unpadded=alone)
+            return self._read(residuals, [row.base for row in part.rows])
+
+        width = runs.tokens.width - batch.first
+        depth = sum(self.model.n_layers - max(row.layer, 0) for row in batch.rows)
+        self.token_layers += width * (depth if is_wave else self.model.n_layers * len(batch.rows))
+        return with_back_off(execute, batch, lambda a, b: np.concatenate([a, b]))
+
+    def _read_bases(self, runs: BaseRuns, which: list[int]) -> None:
+        if self.metric is kl_divergence:
+            logits = head_logits(self.model, runs.residuals)
+            self.base_logits.update(zip(which, logits, strict=True))
+        self.base_values[which] = self._read(runs.residuals, which)
+
+    def _read(self, residuals: Tensor, bases: Sequence[int]) -> np.ndarray:
+        logits = head_logits(self.model, residuals)
+        if self.metric is None:
+            return logits.float().cpu().numpy()
+        if self.metric is kl_divergence:
+            reference = torch.stack([self.base_logits[base] for base in bases])
+        else:
+            assert self.answers is not None
+            reference = torch.tensor(
+                [list(self.answers[base]) for base in bases], device=logits.device
+            )
+        return self.metric(logits, reference).float().cpu().numpy()
+
+    def _all_rows(self) -> np.ndarray:
+        """Give every row its reading: its own, its twin's, or its base run's."""
+        own = self.row_values[np.maximum(self.origin, 0)]
+        base = self.base_values[np.maximum(-1 - self.origin, 0)]
+        is_own = (self.origin >= 0).reshape(-1, *[1] * (own.ndim - 1))
+        result: np.ndarray = np.where(is_own, own, base)
+        return result
+
+
+def _journal_key(number: int, batch: Batch) -> str:
+    rows = np.array([row.index for row in batch.rows], dtype=np.int64)
+    return f"{number}-{batch.first}-{hashlib.sha256(rows.tobytes()).hexdigest()[:16]}"
