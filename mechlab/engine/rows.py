@@ -94,7 +94,7 @@ class PlannedRow:
         base: index of its base run.
         raw: the interventions as given, the base's first.
         steps: the row's own interventions with every `resid_post` written as the next block's
-            `resid_pre`, which is the same tensor.
+            `resid_pre`, which is the same tensor, in the order in which the hooks would fire.
         layer: first block that has to run (`n_layers` when only the head is left; -1 when the
             embedding changes and the whole model has to run).
         pos: first touched position of the unpadded prompt.
@@ -322,12 +322,32 @@ def plan_rows(
                 index=index,
                 base=row.base,
                 raw=base.interventions + row.interventions,
-                steps=tuple(as_entries(step) for step in live),
-                layer=min((_start_layer(step) for step in live), default=model.n_layers),
+                steps=tuple(as_entries(step) for step in sorted(live, key=_is_before_entry)),
+                layer=_first_block(row, bases, live, model.n_layers),
                 pos=min((positions_of(step)[0] for step in live), default=read),
             )
         )
     return planned, origin
+
+
+def _is_before_entry(step: Intervention) -> bool:
+    """Sort key: writes to `resid_post` come before those to the next block's `resid_pre`."""
+    return any(site.name != "resid_post" for site in sites_of(step))
+
+
+def _first_block(
+    row: Row, bases: Sequence[Base], live: Sequence[Intervention], n_layers: int
+) -> int:
+    """Return the first block a row has to run, -1 for the whole model from the embedding on.
+
+    A run that is itself changed beyond the embedding is taken whole: its changes have to be made
+    again in its rows, and its `resid_post` need not be the next block's `resid_pre`.
+    """
+    involved = {row.base, *(source for s in live if (source := source_of(s)) is not None)}
+    changed = (site for i in involved for s in bases[i].interventions for site in sites_of(s))
+    if any(site.layer is not None for site in changed):
+        return -1
+    return min((_start_layer(step) for step in live), default=n_layers)
 
 
 def _live_steps(

@@ -225,7 +225,7 @@ def compile_edits(
             place = (step.site.name, step.site.layer)
             order = arrivals[place]
             arrivals[place] += 1
-            headed = step.site.head is not None or isinstance(step, Block)
+            headed = (step.heads if isinstance(step, Block) else step.site.head) is not None
             cells = gathered[place, order, _kind(step), headed]
             _gather(cells, step, row, placement, kept)
     edits: Edits = {}
@@ -317,7 +317,10 @@ def _write(
     if kind == "set from source":
         assert kept is not None
         source = _index(axes, on_device(cells.sources), heads, on_device(cells.source_positions))
-        return _Write("set", index, kept.values[place][source])
+        values = kept.values[place][source]
+        if axes == "bhqk":  # keys are padded on the left as well, perhaps wider than here
+            values = values[..., -placement.width :]
+        return _Write("set", index, values)
     if kind == "set zero":
         return _Write("set", index, 0.0)
     if kind == "mul":
@@ -339,9 +342,7 @@ def _index(axes: str, rows: Tensor, heads: Tensor | None, positions: Tensor) -> 
 def _edge_write(
     kind: str, rows: Tensor, heads: Tensor | None, queries: Tensor, keys: Tensor
 ) -> _Write:
-    assert heads is not None
-    every_head = bool((heads < 0).all())
-    index = (rows, slice(None), queries, keys) if every_head else (rows, heads, queries, keys)
+    index = (rows, slice(None) if heads is None else heads, queries, keys)
     if kind == "mask":
         return _Write("set", index, float("-inf"))
     return _Write("set", index, 0.0)
