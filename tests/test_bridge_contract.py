@@ -2,7 +2,8 @@
 
 Every test is about the installed packages, not about mechlab: a failing line after a version bump
 tells which assumption broke. Some tests pin down behaviour that mechlab works around (dead hooks,
-uncloned caches, padded rows); when one of those fails, the workaround can go.
+uncloned caches, padded rows); when one of those fails, the workaround can go. That its patching
+equals mechlab's engine is shown in `oracles/test_transformer_lens_agrees.py`.
 """
 
 import copy

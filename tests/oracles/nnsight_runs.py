@@ -66,9 +66,26 @@ def noised(hf: Module, family: str, tokens: Tensor, first: int, draw: Tensor) ->
     return logits[0]
 
 
+@torch.no_grad()
+def noised_and_restored(
+    hf: Module,
+    family: str,
+    tokens: Tensor,
+    first: int,
+    draw: Tensor,
+    layer: int,
+    pos: int,
+    value: Tensor,
+) -> Tensor:
+    """Logits [pos, vocab] of the noised run with one block's output at `pos` set to `value`."""
+    lens = NNsight(hf)
+    with lens.trace(tokens, use_cache=False):
+        part(lens, embedding_path(family)).output[:, first : first + len(draw)] += draw
+        _tensor_of(part(lens, block_path(family, layer)).output)[:, pos] = value
+        logits = lens.output.logits.save()
+    return logits[0]
+
+
 def _tensor_of(output: Any) -> Any:
     """Attention modules return (output, weights); blocks return a plain tensor."""
     return output[0] if isinstance(output, tuple) else output
-
-
-__all__ = ["block_path", "head_values", "noised", "site_value", "written", "written_head"]
