@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
 from mechlab.errors import ModelError
@@ -100,9 +101,15 @@ def check_module(name: str, hf: Any) -> None:
         ModelError: when it has no language-model head, is quantised, or lies on several devices
             or on none.
     """
+    if not isinstance(hf, transformers.PreTrainedModel):
+        raise ModelError(
+            f"{name} is a {type(hf).__name__}, not a Hugging Face model.\n"
+            "  Allowed: a transformers.PreTrainedModel with a language-model head.\n"
+            "  Pass the Hugging Face module itself (of a bridge: bridge.original_model)."
+        )
     devices = {str(tensor.device) for tensor in hf.parameters()}
     reason = ""
-    if not hasattr(hf, "get_output_embeddings") or hf.get_output_embeddings() is None:
+    if hf.get_output_embeddings() is None:
         reason = f"{type(hf).__name__} has no head that predicts the next token"
     elif getattr(hf, "is_quantized", False):
         reason = "its weights are quantised"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from mechlab.errors import OptionError, PromptError
-from mechlab.models.encoding import Encoder, shorten
+from mechlab.models.encoding import Encoded, Encoder, shorten
 
 __all__ = ["AnswerMode", "AnswerTokenWarning", "continuation", "continuation_tokens"]
 
@@ -36,16 +36,17 @@ def continuation(prompt: str, answer: str) -> str:
 
 
 def continuation_tokens(
-    encoder: Encoder, prompts: Sequence[str], answers: Sequence[str]
+    encoder: Encoder, prompts: Sequence[str], answers: Sequence[str], *, answer: str
 ) -> list[tuple[int, ...]]:
-    """Return all tokens of each answer after its prompt.
+    """Return all tokens of each answer after its prompt, also under `answer="first"`.
 
     Prompt and answer are tokenised as one text, and the prompt's own tokens must be its
     beginning: only then does the answer start at a position that the model predicts.
 
     Raises:
-        PromptError: for empty answers, characters without a token, or an answer that merges with
-            the end of its prompt. All offenders are listed with their index.
+        PromptError: for empty answers, characters without a token, an answer that merges with
+            the end of its prompt, or one that has to be scored in full and does not fit into the
+            context. All offenders are listed with their index.
         OptionError: when there are not as many answers as prompts.
     """
     if len(prompts) != len(answers):
@@ -57,13 +58,25 @@ def continuation_tokens(
     heads = encoder.encode(prompts)
     texts = [p + continuation(p, a) for p, a in zip(prompts, answers, strict=True)]
     wholes = encoder.unlimited().encode(texts)
-    merged = [
-        (index, answers[index], f"changes the tokens of the prompt {shorten(prompts[index])}")
-        for index, (head, whole) in enumerate(zip(heads, wholes, strict=True))
-        if whole.ids[: len(head.ids)] != head.ids or len(whole.ids) == len(head.ids)
-    ]
-    _refuse(merged, len(answers))
+    limit = encoder.n_ctx if answer == "full" else None
+    complaints = [_complaint(*pair, limit) for pair in zip(heads, wholes, strict=True)]
+    _refuse(
+        [
+            (index, answers[index], f"{complaint} {shorten(prompts[index])}")
+            for index, complaint in enumerate(complaints)
+            if complaint
+        ],
+        len(answers),
+    )
     return [whole.ids[len(head.ids) :] for head, whole in zip(heads, wholes, strict=True)]
+
+
+def _complaint(head: Encoded, whole: Encoded, limit: int | None) -> str:
+    if whole.ids[: len(head.ids)] != head.ids or len(whole.ids) == len(head.ids):
+        return "changes the tokens of its prompt"
+    if limit is not None and len(whole.ids) - 1 > limit:  # the last token is predicted, not read
+        return f"needs {len(whole.ids) - 1} tokens of a context of {limit} after"
+    return ""
 
 
 def _refuse(offenders: Sequence[tuple[int, str, str]], count: int) -> None:

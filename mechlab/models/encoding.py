@@ -50,23 +50,31 @@ class Encoder:
         """Tokenise texts that must all be usable.
 
         Raises:
-            PromptError: for texts that are empty, too long, begin with the BOS text although BOS
-                is put there anyway, or hold characters the tokenizer does not know. Every
-                offender is listed with its index.
+            PromptError: when there are no texts; for texts that are empty, too long, begin with
+                the BOS text although BOS is put there anyway, or hold characters the tokenizer
+                does not know. Every offender is listed with its index.
         """
+        self._refuse(texts, [_not_text(text) for text in texts])
         encoded = self.encode_unchecked(texts)
-        found = [self._complaint(text, row) for text, row in zip(texts, encoded, strict=True)]
-        if offenders := [(index, text) for index, text in enumerate(found) if text]:
-            lines = "\n".join(
-                f"  #{index} {shorten(texts[index])}: {text}" for index, text in offenders
-            )
-            raise PromptError(
-                f"{len(offenders)} of {len(texts)} texts cannot be given to the model:\n{lines}\n"
-                f"  Allowed: 1 to {self.n_ctx or 'any number of'} tokens, all known to the "
-                f"tokenizer.\n  Change or drop these texts; model.show_tokens(text) shows what "
-                f"the model sees."
-            )
+        pairs = zip(texts, encoded, strict=True)
+        self._refuse(texts, [self._complaint(text, row) for text, row in pairs])
         return encoded
+
+    def _refuse(self, texts: Sequence[str], complaints: Sequence[str]) -> None:
+        lines = [
+            f"  #{index} {shorten(texts[index])} {complaint}"
+            for index, complaint in enumerate(complaints)
+            if complaint
+        ]
+        if lines or not texts:
+            limit = f"1 to {self.n_ctx}" if self.n_ctx is not None else "1 or more"
+            raise PromptError(
+                f"{len(lines)} of {len(texts)} texts cannot be given to the model"
+                + ("" if texts else " (no text was given)")
+                + "".join(f"\n{line}" for line in lines)
+                + f"\n  Allowed: texts of {limit} tokens, all known to the tokenizer.\n"
+                "  Change or drop these texts; model.show_tokens(text) shows what the model sees."
+            )
 
     def unlimited(self) -> "Encoder":
         """Return the same rules without a limit on length."""
@@ -94,8 +102,6 @@ class Encoder:
     def _complaint(self, text: str, row: Encoded) -> str:
         skip = 0 if self.bos_id is None else 1
         ids, offsets = row.ids[skip:], row.offsets[skip:]
-        if not text:
-            return "is empty"
         if not ids:
             return "has no tokens"
         if ids[0] == self.bos_id:
@@ -147,9 +153,19 @@ def make_encoder(
     return Encoder(tokenizer, bos, n_ctx, d_vocab, _filler(tokenizer, d_vocab))
 
 
-def shorten(text: str, width: int = 40) -> str:
+def shorten(text: object, width: int = 40) -> str:
     """Return the text quoted and cut to about `width` characters, for error messages."""
+    text = text if isinstance(text, str) else repr(text)
     return repr(text if len(text) <= width else text[: width - 1] + "…")
+
+
+def _not_text(text: object) -> str:
+    """Say why this cannot be handed to any tokenizer, or nothing."""
+    if not isinstance(text, str):
+        return f"is {type(text).__name__}, not text"
+    if any(0xD800 <= ord(character) < 0xE000 for character in text):
+        return "holds half of a surrogate pair"
+    return "" if text else "is empty"
 
 
 def _check_tokenizer(tokenizer: Any, d_vocab: int) -> None:

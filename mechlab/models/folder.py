@@ -1,6 +1,7 @@
 """Reading one model folder: safetensors, no code from the folder, everything checked first."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mechlab.errors import ModelError
 from mechlab.models.admission import check_config
 from mechlab.models.quiet import quiet
 
-__all__ = ["read_folder"]
+__all__ = ["check_weight_files", "read_folder"]
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _OTHER_FORMATS = (".h5", ".msgpack", ".gguf", ".onnx")
@@ -35,7 +36,7 @@ def read_folder(
             proven. All of this is looked at before any weight is read.
     """
     _check_code(name, folder)
-    _check_weight_files(name, folder)
+    check_weight_files(name, [path.name for path in folder.iterdir() if path.is_file()])
     _check_tokenizer_files(name, folder)
     with quiet():
         config = _read_config(name, folder)
@@ -61,12 +62,22 @@ def _check_code(name: str, folder: Path) -> None:
         )
 
 
-def _check_weight_files(name: str, folder: Path) -> None:
-    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+def check_weight_files(name: str, files: Sequence[str]) -> None:
+    """Refuse a model whose files hold no safetensors.
+
+    Args:
+        name: what the model is called, for the message.
+        files: the names of its files.
+
+    Raises:
+        ModelError: naming the weights that are there instead, and how to convert them.
+    """
     if any(file.endswith(".safetensors") for file in files):
         return
-    pickled = [file for file in files if file.endswith(_PICKLED) and file != "training_args.bin"]
-    other = [file for file in files if file.endswith(_OTHER_FORMATS)]
+    pickled = [
+        file for file in sorted(files) if file.endswith(_PICKLED) and file != "training_args.bin"
+    ]
+    other = [file for file in sorted(files) if file.endswith(_OTHER_FORMATS)]
     found = (
         f"only pickled weights ({', '.join(pickled)}), and reading a pickle can run code"
         if pickled

@@ -1,6 +1,6 @@
 """Models that are present, and fetching one from the Hugging Face hub (or its cache, offline)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +9,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from mechlab.errors import ModelError
+from mechlab.models.folder import check_weight_files
 from mechlab.models.quiet import quiet
 
 __all__ = ["InstalledModel", "download", "installed_models", "shipped_names", "unknown_model"]
@@ -78,7 +79,19 @@ def download(name: str, revision: str | None) -> Path:
         raise unknown_model(name, "it is not a name that the hub allows") from err
     except Exception as err:
         raise unknown_model(name, _reason(err, revision)) from err
+    _refuse_pickled(name, revision, Path(folder))
     return Path(folder)
+
+
+def _refuse_pickled(name: str, revision: str | None, folder: Path) -> None:
+    """Name the pickled weights of a repository without safetensors; they were not fetched."""
+    files = [path.name for path in folder.iterdir()]
+    if not any(file.endswith(".safetensors") for file in files) and not constants.HF_HUB_OFFLINE:
+        try:
+            files = huggingface_hub.list_repo_files(name, revision=revision)
+        except Exception:  # offline after all: the cached files have to do
+            files = [path.name for path in folder.iterdir()]
+    check_weight_files(name, [file for file in files if "/" not in file])
 
 
 def unknown_model(name: str, reason: str) -> ModelError:
@@ -115,7 +128,7 @@ def _shipped() -> Iterator[InstalledModel]:
 
     for name in shipped_names():
         path = Path(organisms.path(name))
-        yield InstalledModel(name, "shipped", _size(path), path)
+        yield InstalledModel(name, "shipped", _size([path]), path)
 
 
 def _cached() -> Iterator[InstalledModel]:
@@ -123,9 +136,10 @@ def _cached() -> Iterator[InstalledModel]:
         snapshots = [p for p in folder.glob("snapshots/*") if (p / "config.json").exists()]
         if complete := [p for p in snapshots if any(p.glob("*.safetensors"))]:
             name = folder.name.removeprefix("models--").replace("--", "/")
-            yield InstalledModel(name, "cache", sum(map(_size, complete)), folder)
+            yield InstalledModel(name, "cache", _size(complete), folder)
 
 
-def _size(folder: Path) -> int:
-    """Return the bytes of a folder's files, links followed."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _size(folders: Sequence[Path]) -> int:
+    """Return the bytes of the folders' files, links followed, shared files once."""
+    paths = (path for folder in folders for path in folder.rglob("*"))
+    return sum(path.stat().st_size for path in {path.resolve() for path in paths if path.is_file()})

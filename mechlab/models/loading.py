@@ -63,10 +63,14 @@ def _locate(
             f"revision={revision!r} and checkpoint={checkpoint!r} both name a version.\n"
             "  Allowed: one of them.\n  Pass checkpoint= for a training step, revision= otherwise."
         )
+    if not str(name).strip():
+        raise unknown_model(str(name), "no name was given")
     if isinstance(name, str) and name in shipped_names():
         return _shipped(name, revision, checkpoint, weights)
     if (folder := Path(name).expanduser()).is_dir():
         return _local(folder, revision, checkpoint, weights)
+    if folder.is_file():
+        raise unknown_model(str(name), "it is a file, not the folder that holds the model")
     if isinstance(name, Path) or str(name).startswith((".", "/", "~")):
         raise unknown_model(str(name), "there is no such folder")
     return _from_hub(name, revision, checkpoint, weights)

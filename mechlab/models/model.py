@@ -129,6 +129,7 @@ class Model:
         self._encoder = encoder
         self._origin = origin
         self._digests: tuple[str, str] | None = None
+        self._strings: dict[int, str] = {}
         self._warned = False
 
     def __repr__(self) -> str:
@@ -267,7 +268,7 @@ class Model:
             OptionError: for another `answer`, or lists of different length.
         """
         check_mode(answer)
-        found = continuation_tokens(self._encoder, prompts, answers)
+        found = continuation_tokens(self._encoder, prompts, answers, answer=answer)
         if answer == "full":
             return found
         self._warn_of_long_answers(answers, found)
@@ -275,7 +276,9 @@ class Model:
 
     def token_string(self, token: int) -> str:
         """Return one token id as text, leading space kept; part of a character as `<0xE6>`."""
-        return token_string(self.tokenizer, token)
+        if token not in self._strings:
+            self._strings[token] = token_string(self.tokenizer, token)
+        return self._strings[token]
 
     def token_strings(self, text: str) -> list[str]:
         """Return the tokens of a text as the model sees it, BOS included."""

@@ -62,7 +62,7 @@ def wrap(hf: Any, tokenizer: Any, origin: Origin, *, prepend_bos: bool | None) -
     if origin.weights == "processed":
         origin = replace(origin, raw_digest=weight_digest(bare_weights(hf)))
         _process(bridge, origin.name)
-    hf.requires_grad_(False)
+    hf.eval().requires_grad_(False)
     return Model(bridge, hf, encoder, shape=_shape(bridge, hf.config, d_vocab), origin=origin)
 
 
