@@ -59,7 +59,9 @@ def logit_diff(logits: Tensor, answers: Tensor) -> Tensor:
         OptionError: when there is no wrong answer to compare with.
     """
     if answers.shape[1] < 2:
-        raise OptionError("logit_diff needs an answer and a wrong answer per prompt; received one token.")
+        raise OptionError(
+            "logit_diff needs an answer and a wrong answer per prompt; received one token."
+        )
     picked = logits.float().gather(1, answers[:, :2])
     return picked[:, 0] - picked[:, 1]
 

@@ -94,7 +94,9 @@ def cut_batches(
         step = rows_that_fit(model, width - first, max_batch)
         n_batches = -(-len(members) // step)
         even = -(-len(members) // n_batches)
-        batches += [Batch(tuple(members[i : i + even]), first) for i in range(0, len(members), even)]
+        batches += [
+            Batch(tuple(members[i : i + even]), first) for i in range(0, len(members), even)
+        ]
     return batches
 
 

@@ -3,22 +3,19 @@
 The promise, kept by tests: rows in a batch == rows one by one == the model's own forward with hooks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 
 from mechlab.engine.rows import Base, Readings, Row
-from mechlab.engine.sweep import Sweep
+from mechlab.engine.sweep import Partial, Sweep
 from mechlab.engine.verify import verify
 from mechlab.errors import OptionError
 from mechlab.metrics import Metric, kl_divergence, named_metric
 from mechlab.progress import Journal, ProgressCallback
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from mechlab.models import Model
 
 __all__ = ["run"]
@@ -37,7 +34,7 @@ def run(
     suffix: Literal["auto"] | bool = "auto",
     max_batch: int | None = None,
     progress: ProgressCallback | None = None,
-    partial: Callable[[np.ndarray], "xr.Dataset"] | None = None,
+    partial: Partial | None = None,
     journal: Journal | None = None,
 ) -> Readings:
     """Run base runs and counterfactual rows and read one number (or the logits) from each.
@@ -55,7 +52,7 @@ def run(
             `auto` does so on models with attention. Recurrent models cannot.
         max_batch: upper bound on rows per batch.
         progress: called between batches; may raise `Cancelled`.
-        partial: makes the `partial` of progress reports from the row values so far (NaN: not run).
+        partial: makes the `partial` of progress reports from the readings so far (NaN: not run).
         journal: where finished batches are kept, so that a killed run resumes.
 
     Returns:
@@ -85,7 +82,9 @@ def _checked_mode(model: "Model", mode: Mode, suffix: Literal["auto"] | bool) ->
     if mode not in ("auto", "wavefront", "packed", "plain"):
         raise OptionError(f"unknown mode {mode!r}. Modes: auto, wavefront, packed, plain.")
     if suffix is True and not model.has_attention:
-        raise OptionError(f"suffix=True: {model.name} is recurrent; its state cannot be skipped over.")
+        raise OptionError(
+            f"suffix=True: {model.name} is recurrent; its state cannot be skipped over."
+        )
     if mode != "auto":
         return mode
     return "wavefront" if model.checks is None or model.checks.engine_agrees else "plain"

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
     from mechlab.models import Model
 
-__all__ = ["Sweep"]
+__all__ = ["Partial", "Sweep"]
+
+Partial = Callable[[np.ndarray, np.ndarray], "xr.Dataset"]
+"""Makes a picture of the readings so far: bases, rows (NaN: not run yet)."""
 
 BASES_PER_PASS = 64
 """Base runs side by side; groups of bases that refer to one another are never split."""
@@ -71,7 +74,7 @@ class Sweep:
     def run(
         self,
         progress: ProgressCallback | None,
-        partial: Callable[[np.ndarray], "xr.Dataset"] | None,
+        partial: Partial | None,
         journal: Journal | None,
     ) -> Readings:
         done = 0
@@ -123,7 +126,7 @@ class Sweep:
         rows: list[PlannedRow],
         done: int,
         progress: ProgressCallback | None,
-        partial: Callable[[np.ndarray], "xr.Dataset"] | None,
+        partial: Partial | None,
         journal: Journal | None,
     ) -> int:
         waves = [row for row in rows if row.layer >= 0] if self.mode == "wavefront" else []
@@ -152,7 +155,7 @@ class Sweep:
             self.row_values[[row.index for row in batch.rows]] = values
             done += len(batch.rows)
             if progress is not None:
-                seen = partial(self._all_rows()) if partial is not None else None
+                seen = None if partial is None else partial(self.base_values, self._all_rows())
                 progress(Progress(done, len(self.planned), "rows", seen))
         return done
 

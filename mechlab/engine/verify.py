@@ -6,7 +6,7 @@ model and `mechlab models check` prints it.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from mechlab.hooks import SITES, Patch, Place, Site, live_sites
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Check", "Checks", "EngineWarning", "SiteStatus", "verify"]
+__all__ = ["Check", "Checks", "EngineWarning", "SiteStatus", "require_proven", "verify"]
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest allowed difference, relative to the largest magnitude compared (at least 1)."""
@@ -118,6 +118,22 @@ def verify(model: "Model", *, again: bool = False) -> Checks:
     return checks
 
 
+def require_proven(model: "Model", sites: Sequence[str]) -> None:
+    """Refuse sites that this model was not proven to have.
+
+    Raises:
+        SiteError: naming each such site with the reason.
+    """
+    checks = verify(model)
+    if bad := [site for site in dict.fromkeys(sites) if not checks.usable(site)]:
+        listed = "; ".join(f"{site!r}: {checks.reason(site)}" for site in bad)
+        proven = ", ".join(site for site in SITES if checks.usable(site))
+        raise SiteError(
+            f"sites that are not proven on {model.name} ({model.family}): {listed}.\n"
+            f"  Proven: {proven}\n  See `mechlab models check {model.name}`."
+        )
+
+
 @dataclass
 class _Verifier:
     """Makes the checks on one model."""
@@ -179,13 +195,17 @@ class _Verifier:
         ids, expected = probe
         got = self.model.bridge(ids.to(self.model.device), use_cache=False).float().cpu()
         passed, gap = self._compare(got.log_softmax(-1), expected.float().log_softmax(-1))
-        self._note("bridge equals Hugging Face", passed, gap, f"log-probabilities differ by {gap:.1e}")
+        self._note(
+            "bridge equals Hugging Face", passed, gap, f"log-probabilities differ by {gap:.1e}"
+        )
         if not passed:
             self.off.update(dict.fromkeys(self.live, "the bridge's logits are not Hugging Face's"))
 
     def _padding(self) -> None:
         together, _ = self._logits([], "packed")
-        alone = [Sweep(self.model, [base], [], None, None, "packed", "auto", None) for base in self.bases]
+        alone = [
+            Sweep(self.model, [base], [], None, None, "packed", "auto", None) for base in self.bases
+        ]
         single = torch.cat([torch.from_numpy(one.run(None, None, None).bases) for one in alone])
         passed, gap = self._compare(together, single)
         self.padding_ok = self._note(
@@ -233,7 +253,9 @@ class _Verifier:
     def _pattern_rows(self, values: dict[Place, Tensor]) -> None:
         if "pattern" not in self.live:
             return
-        sums = torch.stack([v.float().sum(-1) for (name, _), v in values.items() if name == "pattern"])
+        sums = torch.stack(
+            [v.float().sum(-1) for (name, _), v in values.items() if name == "pattern"]
+        )
         passed, gap = self._compare(sums, torch.ones_like(sums))
         self._note("pattern rows sum to 1", passed, gap, f"off by {gap:.1e}")
         if not passed:

@@ -1,0 +1,24 @@
+"""The methods, and the table of them that the command line and the apps iterate."""
+
+from mechlab.methods.knowledge import keep_known
+from mechlab.methods.tracing import (
+    average_indirect_effect,
+    causal_trace,
+    default_window,
+    subject_embedding_std,
+)
+from mechlab.results import Method, method_of
+
+__all__ = [
+    "METHODS",
+    "average_indirect_effect",
+    "causal_trace",
+    "default_window",
+    "keep_known",
+    "subject_embedding_std",
+]
+
+METHODS: dict[str, Method] = {
+    method.name: method for method in (method_of(function) for function in (causal_trace,))
+}
+"""Every method that maps a model and prompts to a result, by name."""
