@@ -12,6 +12,7 @@ from mechlab.errors import ModelError
 __all__ = ["RECURRENT", "check_config", "check_finite", "check_module"]
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
 _ATTENTION_KINDS = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
 _RECURRENT_KINDS = {"linear_attention", "mamba", "recurrent"}
 
@@ -84,6 +85,13 @@ def _several_parts(config: Any) -> str:
     return "its text model is only a part" if text is not None else ""
 
 
+def _not_causal(config: Any) -> str:
+    names = getattr(config, "architectures", None) or []
+    if not names or any(name.endswith(_CAUSAL) for name in names):
+        return ""
+    return f"{', '.join(names)} is not trained to predict the next token"
+
+
 _REFUSALS: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("an encoder-decoder model", _encoder_decoder),
     ("quantised", _quantised),
@@ -91,6 +99,7 @@ _REFUSALS: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("a model with sliding-window attention", _sliding),
     ("a hybrid model", _hybrid),
     ("a model of several modalities", _several_parts),
+    ("not a causal language model", _not_causal),
 )
 
 

@@ -16,7 +16,14 @@ __all__ = ["check_weight_files", "read_folder"]
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _OTHER_FORMATS = (".h5", ".msgpack", ".gguf", ".onnx")
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("tokenizer.model",),
+    ("spiece.model",),
+    ("vocab.json", "merges.txt"),
+    ("vocab.txt",),
+)
+"""Any of these is enough; transformers would make an empty tokenizer from less, without a word."""
 
 
 def read_folder(
@@ -93,9 +100,10 @@ def check_weight_files(name: str, files: Sequence[str]) -> None:
 
 
 def _check_tokenizer_files(name: str, folder: Path) -> None:
-    if not any((folder / file).is_file() for file in _TOKENIZERS):
+    if not any(all((folder / file).is_file() for file in files) for files in _TOKENIZERS):
+        kinds = ", ".join(" + ".join(files) for files in _TOKENIZERS)
         raise ModelError(
-            f"{name} has no tokenizer: none of {', '.join(_TOKENIZERS)} is there.\n"
+            f"{name} has no tokenizer: none of {kinds} is there.\n"
             "  Allowed: a folder that holds the model's own tokenizer.\n"
             "  Save it beside the weights: tokenizer.save_pretrained(folder)."
         )

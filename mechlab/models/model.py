@@ -129,6 +129,7 @@ class Model:
         self._encoder = encoder
         self._origin = origin
         self._digests: tuple[str, str] | None = None
+        self._hashing = threading.Lock()
         self._strings: dict[int, str] = {}
         self._warned = False
 
@@ -198,7 +199,7 @@ class Model:
         }
 
     def _content(self) -> tuple[str, str]:
-        with self.lock:
+        with self._hashing:  # not `lock`: a key must be had while a long run holds the model
             if self._digests is None:
                 weights = self._origin.raw_digest or weight_digest(bare_weights(self.hf))
                 self._digests = (weights, tokenizer_digest(self.tokenizer))

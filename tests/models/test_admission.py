@@ -21,6 +21,7 @@ REFUSED = [
     (tf.FalconH1Config(), "a hybrid model: it has blocks of the kind hybrid"),
     (tf.RecurrentGemmaConfig(), "recurrent|sliding"),
     (tf.Gemma3Config(), "a model of several modalities"),
+    (tf.BertConfig(architectures=["BertForMaskedLM"]), "BertForMaskedLM is not trained to predict"),
     (tf.LlamaConfig(quantization_config={"quant_method": "gptq", "bits": 4}), "quantised"),
 ]
 

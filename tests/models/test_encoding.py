@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import toys
+from published import public_tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from mechlab.errors import ModelError, OptionError, PromptError
@@ -132,3 +133,14 @@ def test_encoding_does_not_change_the_tokenizer() -> None:
     before = tokenizer.backend_tokenizer.to_str()
     _encoder(tokenizer).encode(["Rome", "Lima Peru"])
     assert tokenizer.backend_tokenizer.to_str() == before
+
+
+@pytest.mark.parametrize("name", ["gpt2", "neox"])
+def test_the_published_tokenizers_put_no_bos_and_pad_with_what_they_have(name: str) -> None:
+    tokenizer = public_tokenizer(name)
+    encoder = _encoder(tokenizer, n_ctx=None, d_vocab=60_000)
+    assert encoder.bos_id is None and 0 <= encoder.filler < 60_000
+    text = "The café 東京 🗼\n is in"
+    assert list(encoder.encode([text])[0].ids) == tokenizer.encode(text)
+    # GPT-2 calls its end of text the unknown token as well; that must not make it unknown.
+    assert encoder.encode(["a <|endoftext|> b"])

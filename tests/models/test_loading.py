@@ -135,6 +135,9 @@ def test_a_missing_tokenizer_is_refused(folder: Path) -> None:
         file.unlink()
     with pytest.raises(ModelError, match="(?s)mine has no tokenizer.*tokenizer.save_pretrained"):
         load_model(folder, device="cpu")
+    (folder / "vocab.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"none of .*vocab.json \+ merges.txt"):
+        load_model(folder, device="cpu")
 
 
 def test_damaged_json_is_refused(folder: Path) -> None:
@@ -146,7 +149,7 @@ def test_damaged_json_is_refused(folder: Path) -> None:
         load_model(folder, device="cpu")
     (folder / "config.json").write_text('{"model_type": "nobody-knows"}')
     (folder / "tokenizer.json").unlink()
-    (folder / "vocab.json").write_text("{}")
+    (folder / "vocab.txt").write_text("")
     with pytest.raises(ModelError, match="the config.json of mine cannot be read"):
         load_model(folder, device="cpu")
 
@@ -175,3 +178,19 @@ def test_a_folder_has_no_versions(folder: Path) -> None:
         load_model(folder, checkpoint=3)
     with pytest.raises(OptionError, match="revision='main' was given for the folder"):
         load_model(folder, revision="main")
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_model(model_folder, family: str) -> None:
+    on_cpu = load_model(model_folder(family), device="cpu")
+    on_gpu = load_model(model_folder(family), device="auto")
+    assert on_gpu.device.type == "cuda" and on_gpu.tokenize("The city").tokens.is_cuda
+    assert on_gpu.fingerprint == on_cpu.fingerprint
+    texts = ["The capital of France is", "Rome"]
+    with torch.no_grad():
+        here, there = (
+            model.bridge(batch.tokens, attention_mask=batch.mask)[:, -1].cpu()
+            for model in (on_cpu, on_gpu)
+            for batch in (model.tokenize(texts),)
+        )
+    assert torch.allclose(here, there, atol=1e-4, rtol=0)

@@ -1,13 +1,12 @@
 """Subjects are found from the characters of the whole prompt."""
 
-import os
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import toys
 import transformers
+from published import public_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from mechlab.errors import PromptError
@@ -46,21 +45,9 @@ def _sentencepiece() -> transformers.PreTrainedTokenizerFast:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
 
 
-def _public(name: str) -> transformers.PreTrainedTokenizerBase:
-    if not (data := os.environ.get("MECHLAB_DATA")):
-        pytest.skip("MECHLAB_DATA is unset: the public tokenizers are not here")
-    if name == "neox":
-        file = Path(data) / "tok_neox" / "20B_tokenizer.json"
-        return transformers.PreTrainedTokenizerFast(tokenizer_file=str(file))
-    folder = Path(data) / "tok_gpt2"
-    return transformers.GPT2Tokenizer(
-        vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe")
-    )
-
-
 def _encoder(kind: str):
     makers = {"bpe": lambda: toys.make_tokenizer("bpe"), "sentencepiece": _sentencepiece}
-    tokenizer = makers[kind]() if kind in makers else _public(kind)
+    tokenizer = makers[kind]() if kind in makers else public_tokenizer(kind)
     return make_encoder(tokenizer, prepend_bos=None, n_ctx=None, d_vocab=60_000)
 
 

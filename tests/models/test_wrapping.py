@@ -82,6 +82,12 @@ def test_the_bos_rule_can_be_set_and_the_bridge_follows(put: bool) -> None:
     assert torch.equal(model.bridge.to_tokens("The city of"), tokens)
 
 
+def test_attention_is_switched_to_eager() -> None:
+    hf = toys.make_hf("llama", n_layers=1)
+    hf.set_attn_implementation("sdpa")
+    assert wrap_model(hf, toys.make_tokenizer()).provenance["attention"] == "eager"
+
+
 def test_wrapping_twice_gives_the_same_model() -> None:
     hf = toys.make_hf("gpt2", n_layers=2)
     first = wrap_model(hf, toys.make_tokenizer())
