@@ -1,0 +1,16 @@
+"""Content-addressed results: kept once, found again, safe against kills and second writers.
+
+On disk, below the root:
+
+    <method>/<key[:2]>/<key>/record.json           the result on a prompt set; written last
+    <method>/<key[:2]>/<key>/data-<writer>.zarr/    its arrays (zarr format 3)
+    <method>/prompts/<key[:2]>/<key>/...            the result on one prompt, in the same form
+    .../journal/                                    batches of a run that is under way
+
+A folder without a valid `record.json` is debris: readers ignore it, `Store.clean` removes it.
+"""
+
+from mechlab.store.records import DamagedEntry, DamagedEntryWarning, Entry, NewerEntry
+from mechlab.store.store import Damage, Store
+
+__all__ = ["Damage", "DamagedEntry", "DamagedEntryWarning", "Entry", "NewerEntry", "Store"]

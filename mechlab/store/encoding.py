@@ -1,0 +1,67 @@
+"""A Dataset as the files of a zarr group, and back.
+
+Files are built in memory, so that their checksums are those of what was meant to be written, and a
+local disk and an object store get the same bytes. Text of fixed width has no stable form in zarr
+format 3; it is written as text of variable width and comes back with the width it had.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from mechlab.results import plain_labels
+
+__all__ = ["checksums", "from_files", "in_order", "to_files"]
+
+_ONE_CHUNK = 64 * 2**20
+"""Arrays up to this size are one zarr chunk; many small files are slow everywhere."""
+
+
+def to_files(dataset: xr.Dataset) -> dict[str, bytes]:
+    """Return the files of a zarr group (format 3, not consolidated) by relative path."""
+    held: dict[str, Buffer] = {}
+    loose = {name: _loose(variable) for name, variable in dataset.variables.items()}
+    xr.Dataset(
+        {name: loose[name] for name in dataset.data_vars},
+        {name: loose[name] for name in dataset.coords},
+        dataset.attrs,
+    ).to_zarr(MemoryStore(held), mode="w", zarr_format=3, consolidated=False)
+    return {path: buffer.to_bytes() for path, buffer in held.items()}
+
+
+def from_files(files: Mapping[str, bytes], order: Mapping[str, list[str]]) -> xr.Dataset:
+    """Return the Dataset that `to_files` was given, loaded; `order` as `order_of` returned it."""
+    buffer = default_buffer_prototype().buffer
+    held: dict[str, Buffer] = {path: buffer.from_bytes(data) for path, data in files.items()}
+    found = xr.open_zarr(MemoryStore(held), consolidated=False, chunks=None).load()
+    return in_order(found, order)
+
+
+def in_order(found: xr.Dataset, order: Mapping[str, list[str]]) -> xr.Dataset:
+    """Return a Dataset as read from zarr with labels, order and encoding as before writing."""
+    variables = {name: found.variables[name] for name in [*order["coords"], *order["data_vars"]]}
+    ordered = xr.Dataset(
+        {name: variables[name] for name in order["data_vars"]},
+        {name: variables[name] for name in order["coords"]},
+        found.attrs,
+    )
+    return plain_labels(ordered.drop_encoding())
+
+
+def checksums(files: Mapping[str, bytes]) -> dict[str, tuple[int, str]]:
+    """Return size and sha256 of each file."""
+    return {path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in files.items()}
+
+
+def _loose(variable: xr.Variable) -> xr.Variable:
+    data: Any = variable.values
+    if variable.dtype.kind == "U":
+        data = data.astype(np.dtypes.StringDType())
+    whole = 0 < data.nbytes <= _ONE_CHUNK and data.ndim
+    encoding = {"chunks": data.shape} if whole else {}
+    return xr.Variable(variable.dims, data, variable.attrs, encoding)

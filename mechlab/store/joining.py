@@ -1,0 +1,118 @@
+"""Join the results of single prompts into the result of their set.
+
+Prompts differ in length. Axes are padded at the end to the longest: numbers with NaN (integers
+become floats where padding is needed), text with "", truth values with False.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechlab.errors import StoreError
+
+__all__ = ["join_prompts"]
+
+Array = np.ndarray[Any, Any]
+
+
+def join_prompts(
+    parts: Sequence[xr.Dataset], labels: Sequence[str], prompts_digest: str
+) -> xr.Dataset:
+    """Return one Dataset with the axis `prompt` in the order of `parts`.
+
+    Args:
+        parts: one result per prompt, each with `prompt` of length 1 and the same variables.
+        labels: the coordinate `prompt` of the whole.
+        prompts_digest: of the whole set.
+
+    Raises:
+        StoreError: when the parts do not have the same variables, or disagree where no axis
+            `prompt` tells them apart.
+    """
+    first = parts[0]
+    sizes = _joint_sizes(parts)
+    joined = {name: _join(str(name), parts, sizes) for name in first.variables if name != "prompt"}
+    prompt = xr.Variable("prompt", np.array(labels, dtype=str), first.coords["prompt"].attrs)
+    everything = {"prompt": prompt, **{str(name): variable for name, variable in joined.items()}}
+    return xr.Dataset(
+        {str(name): everything[str(name)] for name in first.data_vars},
+        {str(name): everything[str(name)] for name in first.coords},
+        _joint_attributes(parts, prompts_digest),
+    )
+
+
+def _joint_sizes(parts: Sequence[xr.Dataset]) -> dict[str, int]:
+    first = parts[0]
+    for part in parts:
+        same = list(part.variables) == list(first.variables) and all(
+            part[name].dims == first[name].dims for name in first.variables
+        )
+        if part.sizes.get("prompt") != 1 or "prompt" not in part.coords or not same:
+            raise StoreError(
+                "results of single prompts cannot be joined: each needs the axis and coordinate "
+                "prompt of length 1, and all need the same variables of the same axes.\n"
+                f"  Received {dict(part.sizes)} with {[*map(str, part.variables)]}, "
+                f"and {dict(first.sizes)} with {[*map(str, first.variables)]}.\n"
+                "  Correct the method, or declare it with per_prompt=False."
+            )
+    longest = {str(dim): max(part.sizes[dim] for part in parts) for dim in first.sizes}
+    return longest | {"prompt": len(parts)}
+
+
+def _join(name: str, parts: Sequence[xr.Dataset], sizes: Mapping[str, int]) -> xr.Variable:
+    first = parts[0].variables[name]
+    arrays = [part.variables[name].values for part in parts]
+    dims = [str(dim) for dim in first.dims]
+    if "prompt" not in dims:
+        return xr.Variable(dims, _shared(name, arrays), first.attrs)
+    shape = [sizes[dim] for dim in dims]
+    joined = _blank(arrays, shape, axis := dims.index("prompt"))
+    for row, array in enumerate(arrays):
+        corner: list[slice] = [slice(length) for length in array.shape]
+        corner[axis] = slice(row, row + 1)
+        joined[tuple(corner)] = array
+    return xr.Variable(dims, joined, first.attrs)
+
+
+def _blank(arrays: Sequence[Array], shape: Sequence[int], axis: int) -> Array:
+    dtype = np.result_type(*arrays)
+    others = [length for place, length in enumerate(shape) if place != axis]
+    padded = any([n for i, n in enumerate(array.shape) if i != axis] != others for array in arrays)
+    if padded and dtype.kind in "iu":
+        dtype = np.dtype(np.float64)
+    return np.full(shape, {"f": np.nan, "c": np.nan, "U": ""}.get(dtype.kind, 0), dtype=dtype)
+
+
+def _shared(name: str, arrays: Sequence[Array]) -> Array:
+    """Return what all parts share: the longest, of which the others are the beginning."""
+    longest = max(arrays, key=lambda array: array.size)
+    for array in arrays:
+        beginning = longest[tuple(slice(length) for length in array.shape)]
+        if beginning.shape != array.shape or not np.array_equal(
+            beginning, array, equal_nan=array.dtype.kind in "fc"
+        ):
+            raise StoreError(
+                f"results of single prompts disagree in {name!r}, which has no axis prompt.\n"
+                "  Allowed: equal values, or more of the same on a longer axis.\n"
+                "  Give it the axis prompt, or declare the method with per_prompt=False."
+            )
+    return longest
+
+
+def _joint_attributes(parts: Sequence[xr.Dataset], prompts_digest: str) -> dict[str, Any]:
+    joined = {name: _agreed([part.attrs.get(name) for part in parts]) for name in parts[0].attrs}
+    wall = sum(float(part.attrs.get("wall_seconds", 0.0)) for part in parts)
+    started = min(str(part.attrs.get("started", "")) for part in parts)
+    return joined | {
+        "prompts_digest": prompts_digest,
+        "wall_seconds": round(wall, 3),
+        "started": started,
+    }
+
+
+def _agreed(values: Sequence[Any]) -> Any:
+    """Return the one value, or all different ones as text (parts made on other devices, say)."""
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else " | ".join(map(str, different))

@@ -1,0 +1,290 @@
+"""The store: every result is kept once, under a key that says what it is.
+
+    store = Store()
+    trace = store.run(causal_trace, model, facts, sites=["mlp_out"], samples=10)
+
+A second call returns the stored result; a longer prompt set computes only the missing prompts; a
+kill at any moment loses at most the batch in flight; several processes may write at once.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from mechlab.errors import StoreError
+from mechlab.progress import ProgressCallback
+from mechlab.prompts import as_prompt_set
+from mechlab.results import method_of
+from mechlab.store.export import export_result
+from mechlab.store.keys import bind
+from mechlab.store.places import open_place
+from mechlab.store.records import DamagedEntry, DamagedEntryWarning, Entry, Kind, NewerEntry
+from mechlab.store.running import Run, load_entry
+from mechlab.store.shelf import RECORD, Shelf
+
+__all__ = ["Damage", "Store"]
+
+_KINDS: tuple[Kind, ...] = ("run", "prompt")
+_ID = re.compile(r"[0-9a-f]{4,64}")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """An entry that `Store.verify` found damaged."""
+
+    path: str
+    """Folder of the entry below the store's root."""
+    problem: str
+    """What is wrong, naming files."""
+
+
+class Store:
+    """Results on disk or on any place that fsspec can write to."""
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        """Open a store; nothing is created before something is stored.
+
+        Args:
+            root: a folder or fsspec URL. By default `MECHLAB_CACHE`, else `cache/` of a checkout of
+                mechlab around the working folder or the package, else the user's cache folder.
+
+        Raises:
+            StoreError: when `root` is a URL that fsspec cannot open.
+        """
+        self._shelf = Shelf(open_place(root))
+
+    @property
+    def root(self) -> str:
+        """The folder or URL of the store."""
+        return self._shelf.place.url
+
+    def run(
+        self,
+        function: Callable[..., xr.Dataset],
+        model: Any,
+        prompts: Any,
+        *,
+        progress: ProgressCallback | None = None,
+        recompute: bool = False,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Return `function(model, prompts, **options)`, computing only what is not stored.
+
+        Methods that work prompt by prompt are stored prompt by prompt, each as soon as it is
+        finished. What changes no numbers (`progress`, `max_batch`, `device`, `mode`, `suffix`) is
+        handed on but does not enter the key.
+
+        Args:
+            function: a method, such as `causal_trace`.
+            model: a `Model`.
+            prompts: a PromptSet, one prompt, or any iterable of prompts.
+            progress: called between batches with the number of finished prompts (for a single
+                prompt: in the method's own units) and what can be shown so far.
+            recompute: compute everything anew and replace what is stored.
+            options: the method's own options.
+
+        Raises:
+            StoreError: when an option cannot be keyed, or the store cannot be written; before
+                anything is computed.
+            OptionError: when the method has no such option.
+            PromptError: when the prompts are of another kind than the method takes.
+            Cancelled: when `progress` asked to stop; what was finished is kept.
+        """
+        method = method_of(function)
+        request = bind(method, model, options)
+        chosen = as_prompt_set(prompts, method.prompt_kind)
+        return Run(self._shelf, request, model, chosen, progress, recompute).result()
+
+    def key(
+        self, function: Callable[..., xr.Dataset], model: Any, prompts: Any, **options: Any
+    ) -> str:
+        """Return the key that `run` would use, without computing anything.
+
+        Raises:
+            StoreError, OptionError, PromptError: as in `run`.
+        """
+        method = method_of(function)
+        chosen = as_prompt_set(prompts, method.prompt_kind)
+        return bind(method, model, options).key_of_set(chosen.digest)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a run of this key is stored (by its record; data is checked when read)."""
+        if not isinstance(key, str) or not _ID.fullmatch(key):
+            return False
+        return any(entry.key.startswith(key) for entry in self._entries("run", start=key))
+
+    def get(self, key: str) -> xr.Dataset:
+        """Return a stored result; every file is compared with its checksum.
+
+        Args:
+            key: a key, or the start of one (4 digits or more).
+
+        Raises:
+            StoreError: when there is no such entry, several begin like this, or it is damaged.
+        """
+        return load_entry(self._shelf, self.entry(key))
+
+    def open(self, key: str, *, check: bool = False) -> xr.Dataset:
+        """Return a stored result whose numbers are read when they are used.
+
+        Sizes of files are checked; checksums only with `check`. On object stores it is read at
+        once, as by `get`.
+
+        Raises:
+            StoreError: as `get`.
+        """
+        entry = self.entry(key)
+        if check:
+            load_entry(self._shelf, entry)
+        return load_entry(self._shelf, entry, lazy=True)
+
+    def entry(self, key: str) -> Entry:
+        """Return the record of one entry, found by its key or the start of it.
+
+        Raises:
+            StoreError: when there is none, several begin like this, or its record is damaged.
+        """
+        if not _ID.fullmatch(key):
+            raise StoreError(
+                f"{key!r} is not a run id.\n  Allowed: 4 to 64 of the digits 0-9a-f.\n"
+                "  `store.find()` lists the runs."
+            )
+        found: list[Entry] = []
+        for kind in _KINDS:
+            paths = [*self._shelf.paths(kind, start=key)]
+            entries = [self._shelf.entry(path) for path in paths]
+            found = found or [entry for entry in entries if entry is not None]
+        if len(found) == 1:
+            return found[0]
+        many = ", ".join(sorted(entry.key[: len(key) + 8] for entry in found[:10]))
+        problem = f"{len(found)} entries begin like this: {many}" if found else "no such entry"
+        raise StoreError(
+            f"{key} in the store {self.root}: {problem}.\n  Allowed: the id of one run.\n"
+            "  `store.find()` lists the runs."
+        )
+
+    def find(
+        self,
+        *,
+        method: str | None = None,
+        model: str | None = None,
+        prompts: str | None = None,
+        kind: Kind = "run",
+    ) -> list[Entry]:
+        """Return the records of stored results, newest first; no data is read.
+
+        Args:
+            method: name of a method.
+            model: a model's name, fingerprint or the start of it.
+            prompts: digest of a prompt set or the start of it.
+            kind: whole prompt sets, or the single prompts they are made of.
+        """
+        found = [
+            entry
+            for entry in self._entries(kind, method)
+            if (model is None or entry.model_name == model or entry.model.startswith(model))
+            and (prompts is None or entry.prompts.startswith(prompts))
+        ]
+        return sorted(found, key=lambda entry: (entry.created, entry.key), reverse=True)
+
+    def verify(self) -> list[Damage]:
+        """Compare every file of every entry with its checksum and return what is damaged."""
+        found: list[Damage] = []
+        for kind in _KINDS:
+            for path in self._shelf.paths(kind):
+                found += [Damage(path, problem) for problem in self._problems(path)]
+        return found
+
+    def clean(self, *, older_than: timedelta = timedelta(days=1)) -> list[str]:
+        """Remove what no record points to and return the paths removed.
+
+        These are the remains of killed runs, journals of theirs, and data of which another writer's
+        record took the place. A killed run whose remains are removed starts its last prompt anew.
+
+        Args:
+            older_than: younger remains stay, since their run may be under way.
+        """
+        debris = [
+            path
+            for kind in _KINDS
+            for entry in self._shelf.paths(kind)
+            for path in self._debris(entry)
+        ]
+        place = self._shelf.place
+        old = [path for path in debris if place.age(path) >= older_than.total_seconds()]
+        for path in old:
+            place.remove(path)
+        return old
+
+    def delete(self, key: str) -> None:
+        """Remove a run, and those of its prompts that no other run of the method holds.
+
+        Raises:
+            StoreError: when there is no such entry, or several begin like this.
+        """
+        entry = self.entry(key)
+        others = [other for other in self._entries("run", entry.method) if other.key != entry.key]
+        kept = {chunk for other in others for chunk in other.chunks}
+        self._remove(entry.path)
+        for chunk in set(entry.chunks) - kept:
+            self._remove(f"{entry.method}/prompts/{chunk[:2]}/{chunk}")
+
+    def export(self, key: str, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write a stored result as `.zarr` folder, `.zip` of one, `.csv` (long form) or `.json`.
+
+        Raises:
+            StoreError: when there is no such entry, it is damaged, or `path` cannot be written.
+        """
+        entry = self.entry(key)
+        result = load_entry(self._shelf, entry)
+        return export_result(result, Path(path), entry.id, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        """Return the root."""
+        return f"Store({self.root!r})"
+
+    def _entries(self, kind: Kind, method: str | None = None, start: str = "") -> Iterator[Entry]:
+        for path in self._shelf.paths(kind, method, start):
+            try:
+                entry = self._shelf.entry(path)
+            except (DamagedEntry, NewerEntry) as err:
+                warnings.warn(f"{err}. It is not listed.", DamagedEntryWarning, stacklevel=3)
+                continue
+            if entry is not None:
+                yield entry
+
+    def _problems(self, path: str) -> Iterator[str]:
+        try:
+            entry = self._shelf.entry(path)
+            if entry is None:
+                return
+            if entry.data is not None:
+                self._shelf.load(entry)
+        except (DamagedEntry, NewerEntry) as err:
+            yield str(err)
+            return
+        for chunk in entry.chunks:
+            if RECORD not in self._shelf.place.names(f"{entry.method}/prompts/{chunk[:2]}/{chunk}"):
+                yield f"entry {entry.id} of {entry.method} lacks its prompt {chunk[:12]}"
+
+    def _debris(self, path: str) -> Iterator[str]:
+        try:
+            entry = self._shelf.entry(path)
+        except (DamagedEntry, NewerEntry):  # for `run` to replace, or for a newer mechlab to read
+            return
+        if entry is None:
+            yield path
+            return
+        names = self._shelf.place.names(path)
+        yield from (f"{path}/{n}" for n in names if n not in (RECORD, entry.data))
+
+    def _remove(self, path: str) -> None:
+        self._shelf.place.remove(f"{path}/{RECORD}")  # first: from here on the rest is debris
+        self._shelf.place.remove(path)
