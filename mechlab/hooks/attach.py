@@ -2,7 +2,8 @@
 
 `compile_edits` turns the interventions of many rows into a few indexed writes per site and layer;
 `attach` hangs those on the bridge for the length of a `with` block and counts how often each fired.
-Hooks return new tensors: an in-place write after a caching hook would rewrite the cache.
+Hooks return new tensors, as an in-place write after a caching hook would rewrite the cache; the one
+exception is `resid_mid` (see `SiteKind.in_place`), and captures copy what they keep.
 """
 
 import hashlib
@@ -153,6 +154,8 @@ def attach(
         def hook(tensor: Tensor, hook: Any) -> Tensor | None:
             attached.fired[place] += 1
             out = apply_writes(tensor, writes) if writes else None
+            if out is not None and SITES[place[0]].in_place:
+                out = tensor.copy_(out)
             if read is not None:
                 read(tensor if out is None else out)
             return out

@@ -32,6 +32,9 @@ class SiteKind:
     """Whether the site exists once per block."""
     is_write: bool = False
     """Whether its value at one position only reaches later positions through later blocks."""
+    in_place: bool = False
+    """Whether it has to be written in place: the bridge's `hook_resid_mid` is the input of the
+    second norm, and a tensor returned there would reach the MLP but not the residual stream."""
 
     @property
     def has_heads(self) -> bool:
@@ -51,7 +54,7 @@ SITES: dict[str, SiteKind] = {
         SiteKind("pattern", "attn.hook_pattern", "bhqk"),
         SiteKind("z", "attn.hook_z", "bphd", is_write=True),
         SiteKind("attn_out", "hook_attn_out", "bpd", is_write=True),
-        SiteKind("resid_mid", "hook_resid_mid", "bpd", is_write=True),
+        SiteKind("resid_mid", "hook_resid_mid", "bpd", is_write=True, in_place=True),
         SiteKind("mlp_out", "hook_mlp_out", "bpd", is_write=True),
         SiteKind("mixer_in", "hook_mixer_in", "bpd"),
         SiteKind("mixer_out", "hook_mixer_out", "bpd", is_write=True),
