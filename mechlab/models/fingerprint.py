@@ -58,8 +58,8 @@ def _bare(name: str) -> str:
 def weight_digest(weights: Mapping[str, Tensor]) -> str:
     """Return the sha256 over names, dtypes, shapes and bytes of all tensors.
 
-    Hashing releases the interpreter lock, so tensors are hashed side by side; 0.5 GB take less
-    than a second.
+    Hashing releases the interpreter lock, so tensors are hashed side by side; 0.5 GB take about
+    a second on one core.
     """
     names = sorted(weights)
     with ThreadPoolExecutor(max_workers=4) as pool:

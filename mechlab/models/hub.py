@@ -50,8 +50,7 @@ def shipped_names() -> tuple[str, ...]:
     """Return the names of the models that come with mechlab."""
     from mechlab import organisms
 
-    names = getattr(organisms, "names", tuple)  # the shipped models are still in training
-    return tuple(names())
+    return organisms.names()
 
 
 def installed_models() -> list[InstalledModel]:
@@ -127,8 +126,9 @@ def _shipped() -> Iterator[InstalledModel]:
     from mechlab import organisms
 
     for name in shipped_names():
-        path = Path(organisms.path(name))
-        yield InstalledModel(name, "shipped", _size([path]), path)
+        path = organisms.path(name)
+        steps = [organisms.path(name, step) for step in organisms.checkpoints(name)]
+        yield InstalledModel(name, "shipped", _size([path, *steps]), path)
 
 
 def _cached() -> Iterator[InstalledModel]:

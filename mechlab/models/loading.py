@@ -83,8 +83,11 @@ def _shipped(
 
     if revision is not None:
         raise _no_versions(f"the shipped model {name!r}", f"revision={revision!r}")
-    folder = Path(organisms.path(name, checkpoint))
-    label = None if checkpoint is None else str(checkpoint)
+    folder = organisms.path(name, checkpoint)
+    steps = organisms.checkpoints(name)
+    # The last checkpoint is the model itself: both ways of asking give one fingerprint.
+    step = steps[-1] if checkpoint is None and steps else checkpoint
+    label = None if step is None else str(step)
     return folder, Origin(name, "shipped", revision=label, weights=weights)
 
 

@@ -73,6 +73,19 @@ class Checks(Protocol):
         """Whether attention and MLP read the same state; `None` for recurrent blocks."""
         ...
 
+    @property
+    def engine_agrees(self) -> bool:
+        """Whether the engine's fast runs equal one plain run per row."""
+        ...
+
+    def usable(self, site: str) -> bool:
+        """Return whether a site may be used on this model."""
+        ...
+
+    def reason(self, site: str) -> str:
+        """Return why a site may not be used, or an empty string."""
+        ...
+
 
 class Model:
     """One language model, ready to be looked into.
@@ -167,7 +180,7 @@ class Model:
 
         Name, revision, precision, weight processing, attention implementation, BOS rule, weight
         bytes, tokenizer, and edits in force. Not the device, not the path. The first use hashes
-        all weights (under a second for 0.5 GB); later uses cost nothing.
+        all weights (about a second for 0.5 GB); later uses cost nothing.
         """
         fields = {**self._identity(), **({"edits": list(self.edits)} if self.edits else {})}
         return digest(fields)

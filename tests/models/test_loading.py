@@ -9,8 +9,9 @@ import torch
 import toys
 from safetensors.torch import load_file, save_file
 
+from mechlab import organisms
 from mechlab.errors import ModelError, OptionError
-from mechlab.models import load_model
+from mechlab.models import installed_models, load_model
 
 
 @pytest.fixture
@@ -194,3 +195,55 @@ def test_a_gpu_gives_the_same_model(model_folder, family: str) -> None:
             for batch in (model.tokenize(texts),)
         )
     assert torch.allclose(here, there, atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def shipped(model_folder, monkeypatch) -> None:
+    """Two shipped models: `pebble`, and `stone` with two checkpoints."""
+    folders = {
+        ("pebble", None): model_folder("gpt2"),
+        ("stone", 100): model_folder("llama"),
+        ("stone", 200): model_folder("gpt2"),
+        ("stone", None): model_folder("gpt2"),
+    }
+
+    def path(name: str, checkpoint: int | None = None) -> Path:
+        if (name, checkpoint) not in folders:
+            raise ModelError(f"{name!r} has no checkpoint {checkpoint!r}.")
+        return folders[name, checkpoint]
+
+    monkeypatch.setattr(organisms, "names", lambda: ("pebble", "stone"))
+    monkeypatch.setattr(organisms, "checkpoints", lambda name: (100, 200) * (name == "stone"))
+    monkeypatch.setattr(organisms, "path", path)
+
+
+def test_a_shipped_model_loads_by_its_name(shipped) -> None:
+    model = load_model("pebble", device="cpu")
+    assert model.name == "pebble" and model.family == "gpt2"
+    assert model.provenance["source"] == "shipped" and model.provenance["revision"] is None
+
+
+def test_a_shipped_checkpoint_is_another_model(shipped) -> None:
+    early = load_model("stone", device="cpu", checkpoint=100)
+    assert early.family == "llama" and early.provenance["revision"] == "100"
+    with pytest.raises(ModelError, match="'stone' has no checkpoint 5"):
+        load_model("stone", checkpoint=5)
+    last = load_model("stone", device="cpu", checkpoint=200)
+    assert load_model("stone", device="cpu").fingerprint == last.fingerprint != early.fingerprint
+    with pytest.raises(OptionError, match="revision='main' was given for the shipped model"):
+        load_model("pebble", revision="main")
+
+
+def test_a_shipped_name_comes_before_a_folder_of_that_name(
+    shipped, model_folder, tmp_path: Path, monkeypatch
+) -> None:
+    shutil.copytree(model_folder("neox"), tmp_path / "pebble")
+    monkeypatch.chdir(tmp_path)
+    assert load_model("pebble", device="cpu").family == "gpt2"
+    assert load_model("./pebble", device="cpu").family == "gpt_neox"
+
+
+def test_shipped_models_are_listed_first_also_when_another_is_absent(shipped) -> None:
+    assert installed_models()[0].name == "pebble"
+    with pytest.raises(ModelError, match=r"(?s)'pebbel' is not available.*pebble \(shipped, 0\."):
+        load_model("pebbel")
