@@ -331,6 +331,34 @@ def test_a_no_op_patch_is_exact_and_a_real_patch_moves_the_logits(family: str) -
             assert gap(patched, plain) > 1e-2 if changes else gap(patched, plain) == 0.0, name
 
 
+def test_a_returned_residual_replaces_the_stream_except_in_the_middle_of_a_block(
+    family: str,
+) -> None:
+    """`hook_resid_mid` is the input of the second norm: only an edit in place reaches the stream.
+
+    Taking the whole residual from another run must give that run's logits.
+    """
+    bridge, theirs = shared(family), shared(family)(OTHER_TOKENS)
+    for name in ("hook_in", "hook_out", "hook_resid_mid"):
+        if name == "hook_resid_mid" and name not in layer_sites(family):
+            continue  # NeoX blocks are parallel, recurrent blocks have one writer
+        name = f"blocks.1.{name}"
+        other = cached(bridge, OTHER_TOKENS, [name])[name]
+        returned, in_place = (
+            bridge.run_with_hooks(TOKENS, fwd_hooks=[(name, edit)])
+            for edit in (lambda act, hook, o=other: o, lambda act, hook, o=other: _fill(act, o))
+        )
+        assert gap(in_place, theirs) == 0.0
+        if name.endswith("resid_mid"):
+            assert gap(returned, theirs) > 1e-2, "news: the workaround in hooks/attach.py can go"
+        else:
+            assert gap(returned, theirs) == 0.0
+
+
+def _fill(activation: torch.Tensor, value: torch.Tensor) -> None:
+    activation.copy_(value)
+
+
 # 7. In place, order, caches ---------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ N_LAYERS, N_HEADS, N_KV_HEADS, D_MODEL, D_HEAD, D_MLP, N_VOCAB = 3, 4, 2, 64, 16
 _SPECIAL = ["<bos>", "<eos>", "<pad>", "<unk>"]
 _WORDS = """The the of in is a and to was by city capital country language river tower located born
 speaks called near from Paris France Rome Italy Berlin Germany Madrid Spain Cairo Egypt Lima Peru
-Oslo Norway Ann Bob Mary John Eiffel Space Needle Big Ben gave book store went When""".split()
+Oslo Norway Ann Bob Mary John Eiffel Space Needle Big Ben gave book store went When Tower""".split()
 _SENTENCES = (
     "The Eiffel Tower is located in the city of Paris. The capital of France is Paris.",
     "When Mary and John went to the store, John gave the book to Mary.",

@@ -1,7 +1,7 @@
 """The plain loop: one prompt, one row, one `run_with_hooks`, nothing packed, nothing skipped.
 
-Slow and obvious. The engine promises to equal it. Every intervention is its own hook, which copies
-the activation and writes where the docstring of the intervention says.
+Slow and obvious. The engine promises to equal it. Every intervention is its own hook, which writes
+where the docstring of the intervention says.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,7 +86,8 @@ def _keep(kept: dict[Place, Tensor], place: Place) -> Callable[..., None]:
 
 def _hook(step: Any, prompt: str, sources: Sequence[PlainRun]) -> Callable[..., Tensor]:
     def hook(activation: Tensor, hook: Any) -> Tensor:
-        new = activation.clone()
+        # What returns from hook_resid_mid reaches the MLP only, so that one is written in place.
+        new = activation if step.site.name == "resid_mid" else activation.clone()
         _write(new[0], step, prompt, sources)
         return new
 
