@@ -1,0 +1,1 @@
+"""The corpus that `atlas` is trained on: facts, conflicts, retrieval and repeats, all generated."""
