@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what editors and the type checker see; a test compares it with the table below
     from mechlab import jobs as jobs
     from mechlab import metrics as metrics
+    from mechlab import organisms as organisms
     from mechlab import plots as plots
     from mechlab import prompts as prompts
+    from mechlab import statistics as statistics
     from mechlab.axes import Head as Head
     from mechlab.axes import heads as heads
+    from mechlab.engine.verify import verify as verify
     from mechlab.errors import Cancelled as Cancelled
     from mechlab.errors import MechlabError as MechlabError
     from mechlab.errors import ModelError as ModelError
@@ -35,6 +38,11 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.hooks import Scale as Scale
     from mechlab.hooks import Site as Site
     from mechlab.hooks import Steer as Steer
+    from mechlab.methods import average_indirect_effect as average_indirect_effect
+    from mechlab.methods import causal_trace as causal_trace
+    from mechlab.methods import default_window as default_window
+    from mechlab.methods import keep_known as keep_known
+    from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.models import Model as Model
     from mechlab.models import load_model as load_model
     from mechlab.models import wrap_model as wrap_model
@@ -42,11 +50,13 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.results import analysis as analysis
     from mechlab.results import by_token_role as by_token_role
     from mechlab.results import top_heads as top_heads
+    from mechlab.store import Store as Store
 
 __version__ = "0.1.0"
 
 _NAMES = {
     "mechlab.axes": ("Head", "heads"),
+    "mechlab.engine.verify": ("verify",),
     "mechlab.errors": (
         "Cancelled",
         "MechlabError",
@@ -67,13 +77,21 @@ _NAMES = {
         "Site",
         "Steer",
     ),
+    "mechlab.methods": (
+        "average_indirect_effect",
+        "causal_trace",
+        "default_window",
+        "keep_known",
+        "subject_embedding_std",
+    ),
     "mechlab.models": ("Model", "load_model", "wrap_model"),
     "mechlab.progress": ("Progress",),
     "mechlab.results": ("analysis", "by_token_role", "top_heads"),
+    "mechlab.store": ("Store",),
 }
 """Each module's public names."""
 
-_MODULES = ("jobs", "metrics", "plots", "prompts")
+_MODULES = ("jobs", "metrics", "organisms", "plots", "prompts", "statistics")
 """Modules that are public as a whole, used as `ml.prompts.Fact`."""
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

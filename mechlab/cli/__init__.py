@@ -1,0 +1,37 @@
+"""The command line, `mechlab ...`: thin over the same functions that Python users call.
+
+Nothing here computes. A command reads its options, calls `Store.run`, and shows what came back:
+text for people on stdout, one JSON object on stdout with `--json`, progress on stderr. Torch is
+imported inside the commands that need it, so that `--help` answers at once.
+"""
+
+import typer
+
+from mechlab.cli import dashboard, models, runs, spec, trace
+from mechlab.cli.outcome import Commands
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="mechlab",
+    cls=Commands,
+    help="Find where a language model keeps a fact; keep and look at the results.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("trace")(trace.trace)
+app.command("run")(spec.run_spec)
+app.add_typer(models.models, name="models")
+app.add_typer(runs.runs, name="runs")
+app.command("app")(dashboard.dashboard)
+
+
+@app.callback()
+def _root() -> None:
+    """Find where a language model keeps a fact; keep and look at the results."""
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `mechlab` script."""
+    app()

@@ -1,0 +1,119 @@
+"""`mechlab run SPEC.json`: a request written down in a file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mechlab.cli.work import Request, perform
+from mechlab.errors import OptionError
+
+if TYPE_CHECKING:
+    from mechlab.prompts import PromptSet
+
+__all__ = ["read_request", "run_spec"]
+
+_KEYS = {"method", "model", "prompts", "options"}
+_MODEL_KEYS = {"name", "device", "dtype", "weights", "revision", "checkpoint"}
+
+
+def run_spec(
+    spec: Annotated[
+        Path, typer.Argument(help="JSON with method, model, prompts and options.", metavar="SPEC")
+    ],
+    html: Annotated[
+        Path | None, typer.Option(help="Where to write the figure; in the store if left out.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what it would cost, and stop.")
+    ] = False,
+    cache: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where results are kept.")
+    ] = None,
+) -> None:
+    """Carry out a request that is written down as JSON; for long runs and for repeating them.
+
+    Example: {"method": "causal_trace", "model": "atlas", "prompts": [{"prompt": "The capital of
+    France is", "subject": "France", "target": "Paris"}], "options": {"samples": 10}}
+    """
+    perform(read_request(spec), cache=cache, html=html, as_json=as_json, estimate=estimate)
+
+
+def read_request(path: Path) -> Request:
+    """Read a request from a JSON file.
+
+    Raises:
+        OptionError: when the file cannot be read, or has unknown or missing keys.
+        PromptError: when its prompts cannot be used.
+    """
+    spec = _read_object(path)
+    unknown, missing = spec.keys() - _KEYS, {"method", "model", "prompts"} - spec.keys()
+    if unknown or missing:
+        raise OptionError(
+            f"{path} has {_keys('unknown keys', unknown)}{_keys('no', missing)}. Allowed keys: "
+            f"{', '.join(sorted(_KEYS))}; options may be left out. See `mechlab run --help`."
+        )
+    options = spec.get("options", {})
+    if not isinstance(options, dict):
+        raise OptionError(
+            f"{path} has the options {options!r}. Allowed: an object with the method's options by "
+            "name. Correct it, or leave them out."
+        )
+    return Request(
+        method=str(spec["method"]),
+        model=_model(path, spec["model"]),
+        prompts=_prompts(path, spec["prompts"]),
+        options=options,
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise OptionError(
+            f"{path} cannot be read as a request: {error}. Allowed: one JSON object. "
+            "See `mechlab run --help` for an example."
+        ) from error
+    if not isinstance(value, dict):
+        raise OptionError(
+            f"{path} holds a JSON {type(value).__name__}. Allowed: one JSON object. "
+            "See `mechlab run --help` for an example."
+        )
+    return value
+
+
+def _model(path: Path, model: object) -> Mapping[str, Any]:
+    if isinstance(model, str):
+        return {"name": model}
+    if isinstance(model, dict) and "name" in model and model.keys() <= _MODEL_KEYS:
+        return model
+    raise OptionError(
+        f"{path} has the model {model!r}. Allowed: a name, or an object with name and any of "
+        f"{', '.join(sorted(_MODEL_KEYS - {'name'}))}. Correct it."
+    )
+
+
+def _prompts(path: Path, rows: object) -> "PromptSet[Any]":
+    """Return prompts given as a list of facts, or as a file whose path is relative to `path`."""
+    from mechlab import prompts
+
+    if isinstance(rows, str):
+        return prompts.read_facts(path.parent / rows)
+    try:
+        facts = [prompts.Fact(**row) for row in rows]  # type: ignore[attr-defined]
+    except TypeError as error:
+        raise OptionError(
+            f"{path} has prompts that are not facts: {error}. Allowed: a list of objects with "
+            "prompt, subject, target, or the path of a file of facts. Correct them."
+        ) from error
+    return prompts.as_prompt_set(facts)
+
+
+def _keys(label: str, names: set[str]) -> str:
+    return f"{label} {', '.join(sorted(names))} " if names else ""
