@@ -38,8 +38,8 @@ def probe_texts(model: "Model") -> tuple[str, str, str]:
             return partner, text, " ".join(chosen[: len(chosen) // 2])
         earlier.append(text)
     raise ModelError(
-        f"cannot check {model.name}: its tokenizer offers {len(words)} plain words, and no two texts "
-        "of equal length could be made of them. Check that tokenizer and model belong together."
+        f"cannot check {model.name}: its tokenizer offers {len(words)} plain words, and no two "
+        "texts of equal length could be made of them. Check that tokenizer and model belong together."
     )
 
 

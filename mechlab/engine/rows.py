@@ -76,6 +76,7 @@ class Readings:
         mode: `wavefront`, `packed` or `plain`.
         executed: rows that were really run; the others were equal to another row or to their base.
         token_layers: token positions times blocks that were computed for rows.
+        keys_only: token positions that only gave keys and values to the last block.
     """
 
     bases: np.ndarray
@@ -83,6 +84,7 @@ class Readings:
     mode: str
     executed: int
     token_layers: int
+    keys_only: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +192,14 @@ def check_rows(
         read = lengths[number] - 1 if base.read_pos is None else base.read_pos
         if not 0 <= read < lengths[number]:
             raise OptionError(
-                f"base {number}: read_pos={base.read_pos} lies outside its {lengths[number]} tokens."
+                f"base {number}: read_pos={base.read_pos} is not in its {lengths[number]} tokens. "
+                f"Allowed: 0 to {lengths[number] - 1}, or None for the last."
             )
         for step in base.interventions:
             if source_of(step) is not None:
                 raise OptionError(
-                    f"base {number} ({base.label}) reads run {source_of(step)}; only rows may read another run."
+                    f"base {number} ({base.label}) reads run {source_of(step)}. A base run stands "
+                    "alone; make this change in a row."
                 )
             checker.check(step, lengths[number])
     for row in rows:
@@ -244,7 +248,7 @@ class _Checker:
             read = site.pos if read is None else read
             if read is None or SITES[site.name].axes == "bhqk":
                 self.problems[
-                    f"a whole-prompt patch of {site.name!r} from a run of {there} tokens into one of "
+                    f"a whole-prompt patch of {site.name!r} from {there} tokens into one of "
                     f"{length}: lengths must agree, or positions be given"
                 ] = None
             elif read >= there:
@@ -272,7 +276,7 @@ class _Checker:
             listed = "\n  ".join(self.problems)
             usable = ", ".join(sorted(self.live))
             raise SiteError(
-                f"{len(self.problems)} problem(s) with the sites asked for on {self.model.name}:\n  {listed}\n"
+                f"{len(self.problems)} problem(s) with sites on {self.model.name}:\n  {listed}\n"
                 f"  Sites on this model: {usable}\n  See model.sites or `mechlab models check`."
             )
 

@@ -1,6 +1,6 @@
 """The engine's one function.
 
-The promise, kept by tests: rows in a batch == rows one by one == the model's own forward with hooks.
+The promise, kept by tests: rows in a batch == rows one by one == the model's forward with hooks.
 """
 
 from collections.abc import Sequence

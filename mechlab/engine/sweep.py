@@ -19,7 +19,7 @@ from mechlab.engine.rows import (
     places_to_keep,
     plan_rows,
 )
-from mechlab.engine.wavefront import head_logits, wave_residuals
+from mechlab.engine.wavefront import Work, head_logits, wave_residuals
 from mechlab.hooks import source_of
 from mechlab.metrics import Metric, kl_divergence
 from mechlab.progress import Journal, Progress, ProgressCallback
@@ -39,7 +39,7 @@ BASES_PER_PASS = 64
 
 
 class Sweep:
-    """One call of the engine."""
+    """One call of the engine; its arguments are those of `engine.run`."""
 
     def __init__(
         self,
@@ -52,6 +52,11 @@ class Sweep:
         suffix: Literal["auto"] | bool,
         max_batch: int | None,
     ) -> None:
+        """Tokenise, check and plan; no forward pass yet.
+
+        Raises:
+            SiteError, OptionError, PromptError: see `engine.run`.
+        """
         self.model, self.bases, self.metric, self.mode = model, bases, metric, mode
         self.max_batch = 1 if mode == "plain" else max_batch
         self.suffix = model.has_attention if suffix == "auto" else suffix
@@ -69,7 +74,7 @@ class Sweep:
         self.base_values = np.full((len(bases), *width), np.nan, dtype=np.float32)
         self.row_values = np.full((len(rows), *width), np.nan, dtype=np.float32)
         self.base_logits: dict[int, Tensor] = {}
-        self.token_layers = 0
+        self.work = Work()
 
     def run(
         self,
@@ -77,6 +82,7 @@ class Sweep:
         partial: Partial | None,
         journal: Journal | None,
     ) -> Readings:
+        """Run everything and return the readings, in the order of bases and rows."""
         done = 0
         for number, which in enumerate(self._passes()):
             members = set(which)
@@ -87,7 +93,8 @@ class Sweep:
             self._all_rows(),
             self.mode,
             len(self.planned),
-            self.token_layers,
+            self.work.token_layers,
+            self.work.keys_only,
         )
 
     def _passes(self) -> Iterator[list[int]]:
@@ -178,15 +185,15 @@ class Sweep:
     def _run_batch(self, batch: Batch, runs: BaseRuns, is_wave: bool) -> np.ndarray:
         def execute(part: Batch) -> np.ndarray:
             if is_wave:
-                residuals = wave_residuals(self.model, runs, part.rows, part.first)
+                residuals, work = wave_residuals(self.model, runs, part.rows, part.first)
+                self.work.token_layers += work.token_layers
+                self.work.keys_only += work.keys_only
             else:
                 alone = self.mode == "plain"
                 residuals = packed_residuals(self.model, runs, part.rows, unpadded=alone)
+                self.work.add(len(part.rows) * self.model.n_layers, runs.tokens.width)
             return self._read(residuals, [row.base for row in part.rows])
 
-        width = runs.tokens.width - batch.first
-        depth = sum(self.model.n_layers - max(row.layer, 0) for row in batch.rows)
-        self.token_layers += width * (depth if is_wave else self.model.n_layers * len(batch.rows))
         return with_back_off(execute, batch, lambda a, b: np.concatenate([a, b]))
 
     def _read_bases(self, runs: BaseRuns, which: list[int]) -> None:

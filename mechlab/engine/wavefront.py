@@ -5,11 +5,14 @@
 2. Block by block, rows that start here join the live batch with copies of the base residual; the
    model's own block runs once for all of them. With `first > 0` only the positions from `first` on
    are in the batch: earlier ones are untouched, so the base run's keys and values stand in.
-3. The residuals at the read positions go through the model's own head.
+3. In the last block only the read position matters: the others give their keys and values and go
+   no further.
+4. The residuals at the read positions go through the model's own head.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,12 +26,30 @@ from mechlab.hooks import Placement, apply_writes, attach, compile_edits
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["blocks_replaced", "head_logits", "wave_residuals"]
+__all__ = ["Work", "blocks_replaced", "head_logits", "wave_residuals"]
+
+
+@dataclass
+class Work:
+    """What was really run.
+
+    Attributes:
+        token_layers: token positions times blocks.
+        keys_only: token positions that only gave keys and values to the last block.
+    """
+
+    token_layers: int = 0
+    keys_only: int = 0
+
+    def add(self, rows: int, positions: int, *, shortened: bool = False) -> None:
+        """Count one block run on `rows` rows of `positions` positions."""
+        self.token_layers += rows * (1 if shortened else positions)
+        self.keys_only += rows * (positions - 1) if shortened else 0
 
 
 def wave_residuals(
     model: "Model", runs: BaseRuns, rows: Sequence[PlannedRow], first: int
-) -> Tensor:
+) -> tuple[Tensor, "Work"]:
     """Run rows from the layer and position where each starts.
 
     Args:
@@ -38,7 +59,7 @@ def wave_residuals(
         first: padded position from which on the rows are run.
 
     Returns:
-        Residual entering the head at each row's read position, `[row, d_model]`.
+        Residual entering the head at each row's read position, `[row, d_model]`, and the work.
     """
     device = runs.residuals.device
     local = [runs.kept.local[row.base] for row in rows]
@@ -54,6 +75,8 @@ def wave_residuals(
     entry_edits = {place: edits.pop(place) for place in list(edits) if place[0] == "resid_pre"}
     live = runs.residuals.new_empty(0)
     joined = 0
+    shortened = _shortened_block(model, runs, {layer for _, layer in edits}, local)
+    work = Work()
     with attach(model, edits) as attached:
         for layer in range(rows[0].layer, model.n_layers + 1):
             joining = sum(row.layer == layer for row in rows[joined:])
@@ -65,78 +88,160 @@ def wave_residuals(
             if ("resid_pre", layer) in entry_edits:
                 live = apply_writes(live, entry_edits["resid_pre", layer])
             if layer < model.n_layers:
-                live = _run_block(model, runs, layer, live, base_of[:joined], first)
+                span = range(first, runs.tokens.width)
+                block = _Block(model, runs, layer, base_of[:joined])
+                live = block.finish(live, span) if layer == shortened else block.run(live, span)
+                work.add(joined, len(span), shortened=layer == shortened)
         attached.require_all_fired(model.name)
     reads = torch.tensor([runs.tokens.reads[i] - first for i in local], device=device)
-    return live[torch.arange(len(rows), device=device), reads]
+    return live[torch.arange(len(rows), device=device), reads], work
 
 
-def _run_block(
-    model: "Model", runs: BaseRuns, layer: int, live: Tensor, base_of: Tensor, first: int
-) -> Tensor:
-    """Run one block of the model on the live batch, `[row, pos, d_model]`."""
-    args, kwargs = runs.arguments[layer]
-    n_bases, width = runs.tokens.tokens.shape
+def _shortened_block(
+    model: "Model", runs: BaseRuns, edited: set[int | None], local: Sequence[int]
+) -> int | None:
+    """Return the last block when only its last position has to be run, else `None`."""
+    last = model.n_layers - 1
+    at_the_end = all(runs.tokens.reads[i] == runs.tokens.width - 1 for i in local)
+    return last if runs.cache is not None and at_the_end and last not in edited else None
 
-    def fit(value: Any) -> Any:
+
+@dataclass(frozen=True)
+class _Block:
+    """One block of the model, about to run on the live batch.
+
+    Attributes:
+        runs: base runs, whose other block arguments and keys and values serve the rows.
+        base_of: base run of each live row, as a place in `runs`.
+    """
+
+    model: "Model"
+    runs: BaseRuns
+    layer: int
+    base_of: Tensor
+
+    def run(self, live: Tensor, span: range, cache: "_PrefixCache | None" = None) -> Tensor:
+        """Run the block on positions `span` of every row, `[row, pos, d_model]`."""
+        args, kwargs = self.runs.arguments[self.layer]
+        if cache is None:
+            cache = _PrefixCache(self.runs.cache, self.base_of, span)
+        output = self.model.bridge.blocks[self.layer](
+            live,
+            *(self._fit(value, span, cache) for value in args),
+            **{name: self._fit(value, span, cache) for name, value in kwargs.items()},
+        )
+        result: Tensor = output[0] if isinstance(output, tuple) else output
+        return result
+
+    def finish(self, live: Tensor, span: range) -> Tensor:
+        """Run the block for the last position alone; the others give keys and values only.
+
+        Returns:
+            `live` with its last position replaced; the others keep their old, unread values.
+        """
+        if len(span) == 1:
+            return self.run(live, span)
+        giving = range(span.start, span.stop - 1)
+        keys = _KeysOnly(self.runs.cache, self.base_of, giving)
+        try:
+            self.run(live[:, :-1], giving, keys)
+        except _KeysKnown:
+            pass
+        reading = range(span.stop - 1, span.stop)
+        cache = _PrefixCache(None, self.base_of, reading, keys.known)
+        live[:, -1:] = self.run(live[:, -1:], reading, cache)
+        return live
+
+    def _fit(self, value: Any, span: range, cache: "_PrefixCache") -> Any:
         if isinstance(value, Cache):
-            return _PrefixCache(runs.cache, base_of, first)
+            return cache
         if isinstance(value, tuple):
-            return tuple(fit(part) for part in value)
-        if not isinstance(value, Tensor):
-            return value
-        return _fit_tensor(value, base_of, first, n_bases, width)
+            return tuple(self._fit(part, span, cache) for part in value)
+        return self._fit_tensor(value, span) if isinstance(value, Tensor) else value
 
-    output = model.bridge.blocks[layer](
-        live, *map(fit, args), **{name: fit(value) for name, value in kwargs.items()}
-    )
-    result: Tensor = output[0] if isinstance(output, tuple) else output
-    return result
-
-
-def _fit_tensor(value: Tensor, base_of: Tensor, first: int, n_bases: int, width: int) -> Tensor:
-    """Give a block argument of the base batch the rows and positions of the live batch."""
-    if value.ndim == 4 and value.shape[-2] == width:  # mask [base or 1, 1, query, key]
-        value = value[..., first:, :]
-    elif value.ndim == 4 and value.shape[-2] == 1 and first:
-        pass  # a mask that is the same for every query
-    elif value.ndim in (2, 3) and value.shape[1] == width:  # positions, rotary tables
-        value = value[:, first:]
-    elif value.ndim == 1 and value.shape[0] == width:
-        return value[first:]
-    if n_bases > 1 and value.shape[0] == n_bases:
-        return value.index_select(0, base_of)
-    return value
+    def _fit_tensor(self, value: Tensor, span: range) -> Tensor:
+        """Give a block argument of the base batch the rows and positions of the live batch."""
+        n_bases, width = self.runs.tokens.tokens.shape
+        positions = slice(span.start, span.stop)
+        if value.ndim == 4 and value.shape[-2] == width:  # mask [base or 1, 1, query, key]
+            value = value[..., positions, :]
+        elif value.ndim in (2, 3) and value.shape[1] == width:  # positions, rotary tables
+            value = value[:, positions]
+        elif value.ndim == 1 and value.shape[0] == width:
+            return value[positions]
+        if n_bases > 1 and value.shape[0] == n_bases:
+            return value.index_select(0, self.base_of)
+        return value
 
 
 class _PrefixCache(DynamicCache):
-    """A cache that answers every update with the base runs' keys and values before `first`."""
+    """A cache that answers an update with keys and values of all positions, and stores nothing.
 
-    def __init__(self, base: DynamicCache | None, base_of: Tensor, first: int) -> None:
+    Those of the live span come from the update; the earlier ones from the base runs, or from
+    `known` where they were worked out for these very rows.
+    """
+
+    def __init__(
+        self,
+        base: DynamicCache | None,
+        base_of: Tensor,
+        span: range,
+        known: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self._base = base
         self._base_of = base_of
-        self._first = first
+        self._span = span
+        self._known = known
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Return keys and values of all positions; nothing is stored."""
-        if not self._first:
+        """Return keys and values of all positions, `[row, kv_head, pos, d_head]`."""
+        if self._known is None and self._covers_all(layer_idx):
             return key_states, value_states
-        assert self._base is not None
-        layer = self._base.layers[layer_idx]
-        return self._extend(layer.keys, key_states), self._extend(layer.values, value_states)
+        keys, values = self._known or self._of_base(layer_idx)
+        where = slice(self._span.start, self._span.stop)
+        keys[:, :, where] = key_states
+        values[:, :, where] = value_states
+        return keys, values
 
-    def _extend(self, base: Tensor | None, new: Tensor) -> Tensor:
-        assert base is not None
-        full = base.index_select(0, self._base_of)
-        full[:, :, self._first :] = new
-        return full
+    def _covers_all(self, layer: int) -> bool:
+        if self._base is None:
+            return True
+        keys = self._base.layers[layer].keys
+        return keys is not None and keys.shape[2] == len(self._span)
+
+    def _of_base(self, layer: int) -> tuple[Tensor, Tensor]:
+        assert self._base is not None
+        kept = self._base.layers[layer]
+        assert kept.keys is not None and kept.values is not None
+        return kept.keys.index_select(0, self._base_of), kept.values.index_select(0, self._base_of)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the number of positions before the live ones."""
-        return self._first
+        return self._span.start
+
+
+class _KeysKnown(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a block's run once it has handed over its keys and values."""
+
+
+class _KeysOnly(_PrefixCache):
+    """Keeps what a block hands over as `known` and ends its run there."""
+
+    known: tuple[Tensor, Tensor]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keep keys and values of all positions, then stop.
+
+        Raises:
+            _KeysKnown: always; the rest of the block would be thrown away.
+        """
+        self.known = super().update(key_states, value_states, layer_idx)
+        raise _KeysKnown
 
 
 @contextmanager

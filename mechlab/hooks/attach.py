@@ -126,8 +126,8 @@ class Attached:
         if silent := [place for place, count in self.fired.items() if count == 0]:
             named = ", ".join(hook_name(*place) for place in silent)
             raise SiteError(
-                f"hooks that never fired on {model_name}: {named}. The numbers would be those of an "
-                "untouched run. See `mechlab models check` for the sites that work on this model."
+                f"hooks that never fired on {model_name}: {named}. The numbers would be those of "
+                "an untouched run. See `mechlab models check` for the sites that work on this model."
             )
 
 

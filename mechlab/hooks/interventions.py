@@ -112,7 +112,7 @@ class Ablate:
             raise OptionError(f"Ablate: unknown kind {self.kind!r}. Kinds: {', '.join(needs)}.")
         if (self.reference is not None, self.source is not None) != needs[self.kind]:
             raise OptionError(
-                f"Ablate(kind={self.kind!r}) received reference={self.reference}, source={self.source}. "
+                f"Ablate(kind={self.kind!r}): reference={self.reference}, source={self.source}. "
                 "'zero' takes neither, 'mean' takes reference, 'resample' takes source."
             )
 
@@ -192,7 +192,7 @@ class Block:
         queries, keys: token positions; every (query, key) pair with key <= query is cut.
         heads: query heads; `None` for all.
         mode: `mask` sets the scores to minus infinity before the softmax, so that the other keys
-            share the weight; `zero` sets the weights to 0 after it, so that rows sum to less than 1.
+            share the weight; `zero` sets the weights to 0 after it, so that rows sum to less.
     """
 
     layer: int
@@ -216,8 +216,8 @@ class Block:
             empty := [q for q in self.queries if set(range(q + 1)) <= set(self.keys)]
         ):
             raise OptionError(
-                f"Block: queries {empty} would have every key masked, and a softmax over nothing is "
-                "undefined. Keep a key, or use mode='zero'."
+                f"Block: queries {empty} would have every key masked, and a softmax over nothing "
+                "is undefined. Keep a key, or use mode='zero'."
             )
         name = "scores" if self.mode == "mask" else "pattern"
         object.__setattr__(self, "site", Site(name, self.layer))

@@ -95,7 +95,8 @@ class Site:
         if self.head is not None and not kind.has_heads:
             allowed = ", ".join(name for name, other in SITES.items() if other.has_heads)
             raise SiteError(
-                f"site {self.name!r} has no heads; received head={self.head}. Sites with heads: {allowed}."
+                f"site {self.name!r} has no heads; received head={self.head}. "
+                f"Sites with heads: {allowed}."
             )
         for label, value in (("layer", self.layer), ("head", self.head), ("pos", self.pos)):
             if value is not None and value < 0:
@@ -116,7 +117,8 @@ def known_kind(name: str) -> SiteKind:
     """
     if name not in SITES:
         raise SiteError(
-            f"unknown site {name!r}. Sites: {', '.join(SITES)}. See model.sites for those of one model."
+            f"unknown site {name!r}. Sites: {', '.join(SITES)}. "
+            "See model.sites for those of one model."
         )
     return SITES[name]
 

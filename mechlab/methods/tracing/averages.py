@@ -32,8 +32,8 @@ def average_indirect_effect(
         seed: of the bootstrap.
 
     Returns:
-        Dataset with `average_indirect_effect[site, layer, token_role]` and `average_total_effect[]`,
-        each with `_low` and `_high`, in units of probability, and the number of facts in `n`.
+        Dataset with `average_indirect_effect[site, layer, token_role]` and the number
+        `average_total_effect`, each with `_low` and `_high`, in units of probability, and the number of facts in `n`.
 
     Raises:
         OptionError: when `trace` is not a causal trace, or no fact in it was traced.

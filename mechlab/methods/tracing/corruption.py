@@ -59,7 +59,7 @@ def reference_subjects(reference: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(reference, str) or not reference:
         raise OptionError(
             f"reference={reference!r} is not a set of subjects. Allowed: 'countries' (the built-in "
-            "table) or a list of names. Pass a list of subjects, or noise_std=... for an absolute scale."
+            "table) or a list of names. Pass a list, or noise_std=... for an absolute scale."
         )
     return tuple(reference)
 

@@ -72,7 +72,7 @@ class Design:
 
         Raises:
             OptionError: an option outside its range or choices.
-            SiteError: a site that cannot be traced or that this model lacks, or a layer out of range.
+            SiteError: a site that cannot be traced or that the model lacks; a layer out of range.
         """
         sites = (sites,) if isinstance(sites, str) else tuple(sites)
         layers = tuple(range(model.n_layers)) if layers is None else tuple(layers)
@@ -83,7 +83,8 @@ class Design:
             raise OptionError(f"positions={positions!r}. Allowed: all, subject, last_subject.")
         if window is not None and (not isinstance(window, int) or window < 1):
             raise OptionError(
-                f"window={window!r} layers. Allowed: 1 or more; leave it out for a fifth of the layers."
+                f"window={window!r} layers. Allowed: 1 or more. "
+                "Leave it out for a fifth of the layers."
             )
         _check_sites(model, sites, severed)
         _check_layers(model, layers)
@@ -125,8 +126,8 @@ def _check_layers(model: "Model", layers: tuple[int, ...]) -> None:
     wrong = [layer for layer in layers if not isinstance(layer, int) or not 0 <= layer <= last]
     if wrong or not layers or len(set(layers)) != len(layers):
         raise SiteError(
-            f"layers {wrong or list(layers)} of {model.name}: layers go from 0 to {last}, each named "
-            "once. Leave layers out to trace all of them."
+            f"layers {wrong or list(layers)} of {model.name}: layers go from 0 to {last}, each "
+            "named once. Leave layers out to trace all of them."
         )
 
 

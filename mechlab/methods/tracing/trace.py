@@ -232,13 +232,14 @@ class PromptTokens:
                 f"score='target': {len(without)} of {len(prompts)} facts have no target, such as "
                 f"{without[0]!r}. Give them one, or use score='top'."
             )
-        expected = [(i, fact) for i, fact in enumerate(prompts) if fact.target]
-        found = model.answer_tokens(
-            [f.prompt for _, f in expected], [f.target for _, f in expected]
-        )
+        with_target = [i for i, fact in enumerate(prompts) if fact.target]
         targets = [-1] * len(prompts)
-        for (index, _), ids in zip(expected, found, strict=True):
-            targets[index] = ids[0]
+        if with_target:
+            found = model.answer_tokens(
+                [prompts[i].prompt for i in with_target], [prompts[i].target for i in with_target]
+            )
+            for index, ids in zip(with_target, found, strict=True):
+                targets[index] = ids[0]
         return cls(
             tuple(tuple(model.token_strings(fact.prompt)) for fact in prompts),
             tuple(model.subject_positions(fact) for fact in prompts),
