@@ -114,7 +114,7 @@ def _quantiles(averages: Array, held: Array, confidence: float) -> Array:
     bounds = np.full((2, averages.shape[1]), np.nan)
     for count in np.unique(held[held > 1]):
         cells = held == count
-        # Hesterberg's widening: normal probability of the t quantile, times the bias of the variance
+        # Hesterberg: the t quantile, and the resampled variance is (count - 1) / count too small
         reach = np.sqrt(count / (count - 1)) * stats.t.ppf((1 + confidence) / 2, count - 1)
         probabilities = [stats.norm.cdf(-reach), stats.norm.cdf(reach)]
         bounds[:, cells] = np.nanquantile(averages[:, cells], probabilities, axis=0)

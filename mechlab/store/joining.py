@@ -102,7 +102,8 @@ def _shared(name: str, arrays: Sequence[Array]) -> Array:
 
 
 def _joint_attributes(parts: Sequence[xr.Dataset], prompts_digest: str) -> dict[str, Any]:
-    joined = {name: _agreed([part.attrs.get(name) for part in parts]) for name in parts[0].attrs}
+    names = dict.fromkeys(name for part in parts for name in part.attrs)
+    joined = {n: _agreed([part.attrs[n] for part in parts if n in part.attrs]) for n in names}
     wall = sum(float(part.attrs.get("wall_seconds", 0.0)) for part in parts)
     started = min(str(part.attrs.get("started", "")) for part in parts)
     return joined | {

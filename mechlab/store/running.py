@@ -175,7 +175,7 @@ def load_entry(
             text = f"{err}. It is put together from its prompts."
             warnings.warn(text, DamagedEntryWarning, stacklevel=3)
     parts = [read(_chunk(shelf, entry, key)) for key in entry.chunks]
-    if len(parts) > 1:
+    if not lazy or len(parts) > 1:
         return join_prompts(parts, entry.labels, str(entry.provenance["prompts_digest"]))
     prompt = xr.Variable("prompt", np.array(entry.labels), parts[0].coords["prompt"].attrs)
     return parts[0].assign_coords(prompt=prompt).assign_attrs(entry.provenance)

@@ -26,7 +26,10 @@ class FakeModel:
 
 def facts(count: int) -> PromptSet[Fact]:
     """Facts of different lengths, with letters beyond ASCII."""
-    made = [Fact(f"Über {'sehr ' * (i % 4)}Land {i} ist", f"Land {i}", f"Stadt {i}") for i in range(count)]
+    made = [
+        Fact(f"Über {'sehr ' * (i % 4)}Land {i} ist", f"Land {i}", f"Stadt {i}")
+        for i in range(count)
+    ]
     return PromptSet(tuple(made), "facts")
 
 
@@ -61,14 +64,20 @@ def trace(
         tokens[row, : len(words)] = words
         roles[row, : len(words)] = role_of_positions(len(words), len(words) - 3, len(words) - 2)
         for layer in range(LAYERS):
-            batch = _batch(model, fact, layer, len(words), noise_scale * window + seed, slow, journal)
+            batch = _batch(
+                model, fact, layer, len(words), noise_scale * window + seed, slow, journal
+            )
             restored[row, :, layer, : len(words)] = batch
             effect[row, :, layer, : len(words)] = batch.mean(axis=-1)
             if progress is not None:
                 progress(Progress(layer + 1, LAYERS, "rows", xr.Dataset({"layer": [layer]})))
     return new_result(
         {
-            "indirect_effect": (("prompt", "site", "layer", "pos"), effect, {"units": "probability"}),
+            "indirect_effect": (
+                ("prompt", "site", "layer", "pos"),
+                effect,
+                {"units": "probability"},
+            ),
             "restored_probability": (("prompt", "site", "layer", "pos", "sample"), restored),
             "total_effect": ("prompt", effect[:, 0, 0, 0]),
             "known": ("prompt", np.array([len(fact.prompt) % 2 == 0 for fact in chosen])),
@@ -109,7 +118,9 @@ def _batch(
     log_batch(f"{fact.prompt} {layer}")
     time.sleep(slow)
     seed = [*f"{model.name} {fact.prompt} {layer} {scale}".encode()]
-    batch = np.random.default_rng(seed).normal(size=(len(SITES), length, SAMPLES)).astype(np.float32)
+    batch = (
+        np.random.default_rng(seed).normal(size=(len(SITES), length, SAMPLES)).astype(np.float32)
+    )
     if journal is not None:
         journal.put(key, batch)
     return batch
