@@ -1,8 +1,8 @@
 """What is read off the logits of a run: one number per row.
 
 Every metric maps logits at the read position, `[row, vocab]`, and token ids to `[row]`. Softmaxes
-are taken in float32 whatever the model's dtype. Log-probabilities and logit differences do not change
-under weight processing; raw logits do.
+are taken in float32 whatever the model's dtype. Log-probabilities and logit differences do not
+change under weight processing; raw logits do.
 """
 
 from collections.abc import Callable

@@ -39,7 +39,7 @@ def probe_texts(model: "Model") -> tuple[str, str, str]:
         earlier.append(text)
     raise ModelError(
         f"cannot check {model.name}: its tokenizer offers {len(words)} plain words, and no two "
-        "texts of equal length could be made of them. Check that tokenizer and model belong together."
+        "texts of equal length could be made of them. Check that tokenizer and model fit."
     )
 
 

@@ -18,7 +18,7 @@ from mechlab.engine.probe import probe_texts
 from mechlab.engine.rows import Base, Row
 from mechlab.engine.sweep import Sweep
 from mechlab.errors import MechlabError, SiteError
-from mechlab.hooks import SITES, Patch, Place, Site, live_sites
+from mechlab.hooks import SITES, FrozenArray, Patch, Place, Site, Steer, live_sites
 
 if TYPE_CHECKING:
     from mechlab.models import Model
@@ -274,14 +274,34 @@ class _Verifier:
             return False
         same, gap = self._compare(rows[:1], bases[:1])
         effect = float((rows[1:] - bases[:1]).abs().amax(-1).min())
+        if effect == 0 and SITES[name].axes == "bpd":
+            effect = self._effect_of_steering(name, layers)
+        replaced, off_by = self._compare(rows[1:], bases[1:2].expand_as(rows[1:]))
         passed = same and effect > 0
         if not same:
             self.off[name] = f"writing a value back changes the logits by {gap:.1e}"
         elif not effect > 0:
             self.off[name] = "a real patch changes nothing"
+        elif name.startswith("resid") and not replaced:
+            passed = False
+            self.off[name] = (
+                f"taking it whole from another run does not give that run's logits (off by {off_by:.1e})"
+            )
         detail = self.off.get(name, f"no-op changes {gap:.1e}, a real patch at least {effect:.1e}")
         self._note(f"patch at {name}", passed, gap, detail)
         return True
+
+    def _effect_of_steering(self, name: str, layers: list[int | None]) -> float:
+        """Return the smallest effect of adding a vector, for sites equal in both runs.
+
+        A module whose weights are zero writes zeros in every run: patching it changes nothing,
+        and yet the site is alive.
+        """
+        signs = torch.ones(self.model.d_model)
+        signs[::2] = -1  # a vector of equal entries would be centred away by the next norm
+        steer = [Row(0, (Steer(Site(name, at), FrozenArray(signs.numpy())),)) for at in layers]
+        bases, rows = self._logits(steer, "packed")
+        return float((rows - bases[:1]).abs().amax(-1).min())
 
     def _engine(self) -> bool:
         """Compare the wavefront with one plain run per row: three layers, ragged prompts."""

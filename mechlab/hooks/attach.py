@@ -127,7 +127,7 @@ class Attached:
             named = ", ".join(hook_name(*place) for place in silent)
             raise SiteError(
                 f"hooks that never fired on {model_name}: {named}. The numbers would be those of "
-                "an untouched run. See `mechlab models check` for the sites that work on this model."
+                "an untouched run. `mechlab models check` shows the sites that work on this model."
             )
 
 

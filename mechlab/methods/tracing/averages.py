@@ -33,7 +33,8 @@ def average_indirect_effect(
 
     Returns:
         Dataset with `average_indirect_effect[site, layer, token_role]` and the number
-        `average_total_effect`, each with `_low` and `_high`, in units of probability, and the number of facts in `n`.
+        `average_total_effect`, each with `_low` and `_high`, in units of probability; `n` is the
+        number of facts.
 
     Raises:
         OptionError: when `trace` is not a causal trace, or no fact in it was traced.

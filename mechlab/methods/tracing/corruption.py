@@ -68,6 +68,8 @@ def noised_bases(
     fact: Fact, first: int, last: int, *, std: float, samples: int, seed: int
 ) -> list[Base]:
     """Return the corrupted runs of a fact: noise on its subject's embeddings, one draw each."""
+    if std == 0:  # the clean run again, which makes every effect exactly zero
+        return [Base(fact.prompt, (), f"corrupted {draw}") for draw in range(samples)]
     return [
         Base(
             fact.prompt,

@@ -296,7 +296,7 @@ def _variables(
         clean_p[cells.fact] = bases[cells.clean]
         corrupted[cells.fact] = bases[list(cells.corrupted)]
     restored = arrange(design, layout, n_facts, tokens.width, samples, rows)
-    mean_corrupted = corrupted.mean(axis=1)
+    mean_corrupted = corrupted.mean(axis=1, dtype=np.float64).astype(np.float32)
     # A position that only some corrupted runs have (interchange) is compared on those runs.
     effect = _mean_over_samples(restored - corrupted[:, None, None, None, :])
     cell = ("prompt", "site", "layer", "pos")
