@@ -121,8 +121,8 @@ def test_dtype_shape_and_name_count(dtype: torch.dtype) -> None:
     assert weight_digest({"a": tensor}) == weight_digest({"a": tensor.clone()})
 
 
-def test_half_a_gigabyte_is_hashed_in_seconds() -> None:
-    weights = {f"w{i}": torch.zeros(16_000_000) for i in range(4)}  # 256 MB
-    start = time.perf_counter()
+def test_half_a_gigabyte_costs_less_than_two_seconds_of_work() -> None:
+    weights = {f"w{i}": torch.zeros(16_000_000) for i in range(2)}  # 128 MB, a quarter of it
+    start = time.process_time()  # not the clock on the wall: other tests may be running
     weight_digest(weights)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 2 / 4

@@ -1,7 +1,10 @@
 """Subjects are found from the characters of the whole prompt."""
 
+import json
+import os
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import toys
@@ -131,3 +134,19 @@ def test_touching_is_not_covering() -> None:
     assert covering_tokens(offsets, (3, 6)) == (3, 3)
     assert covering_tokens(offsets, (2, 7)) == (1, 4)
     assert covering_tokens(offsets, (9, 12)) is None
+
+
+@pytest.mark.parametrize("name", ["gpt2", "neox"])
+def test_the_subjects_of_all_known_facts_are_found(name: str) -> None:
+    encoder = _encoder(name)
+    file = Path(os.environ["MECHLAB_DATA"]) / "known_1000" / "known_1000.json"
+    records = json.loads(file.read_text(encoding="utf-8"))
+    facts = [Fact(record["prompt"], record["subject"]) for record in records]
+    differing = 0
+    for fact, row in zip(facts, encoder.encode([fact.prompt for fact in facts]), strict=True):
+        first, last = subject_tokens(row, fact)
+        spelled = encoder.tokenizer.decode(row.ids[first : last + 1])
+        assert fact.subject.strip() in spelled
+        differing += spelled.strip() != fact.subject.strip()
+    assert len(facts) == 1209
+    assert differing == 1  # one subject ends inside a token: ')' and a quotation mark are merged
