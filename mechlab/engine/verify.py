@@ -188,9 +188,9 @@ class _Verifier:
 
     def _same_as_hugging_face(self) -> None:
         """Compare with logits that the Hugging Face model gave before the bridge wrapped it."""
-        probe = getattr(self.model, "unwrapped_probe", None)
+        probe = self.model.unwrapped_run
         if probe is None:
-            self._note("bridge equals Hugging Face", True, 0.0, "not measured: wrapped before")
+            self._note("bridge equals Hugging Face", True, 0.0, "not measured: no witness was kept")
             return
         ids, expected = probe
         got = self.model.bridge(ids.to(self.model.device), use_cache=False).float().cpu()
@@ -285,7 +285,8 @@ class _Verifier:
         elif name.startswith("resid") and not replaced:
             passed = False
             self.off[name] = (
-                f"taking it whole from another run does not give that run's logits (off by {off_by:.1e})"
+                "taking it whole from another run does not give that run's logits "
+                f"(off by {off_by:.1e})"
             )
         detail = self.off.get(name, f"no-op changes {gap:.1e}, a real patch at least {effect:.1e}")
         self._note(f"patch at {name}", passed, gap, detail)

@@ -112,6 +112,8 @@ class Model:
         prepend_bos: whether a beginning-of-sequence token is put in front of every text.
         lock: held by whoever hooks or edits the model.
         checks: what `engine.verify` found; `None` until it ran.
+        unwrapped_run: token ids and their logits before the bridge was put on, the witness that
+            `engine.verify` compares with; `None` when there is none.
         edits: digests of weight edits in force, in order; part of the fingerprint. Whoever edits
             weights under `lock` appends here and removes it on restoring them.
     """
@@ -138,6 +140,7 @@ class Model:
         self.prepend_bos = encoder.bos_id is not None
         self.lock = threading.RLock()
         self.checks: Checks | None = None
+        self.unwrapped_run: tuple[torch.Tensor, torch.Tensor] | None = None
         self.edits: tuple[str, ...] = ()
         self._encoder = encoder
         self._origin = origin

@@ -57,13 +57,29 @@ def wrap(hf: Any, tokenizer: Any, origin: Origin, *, prepend_bos: bool | None) -
     encoder = make_encoder(
         tokenizer, prepend_bos=prepend_bos, n_ctx=_context(hf.config), d_vocab=d_vocab
     )
+    hf.eval()
+    unwrapped = _unwrapped_run(hf, d_vocab)
     bridge = _boot(hf, tokenizer, origin.name)
     bridge.cfg.default_prepend_bos = encoder.bos_id is not None
     if origin.weights == "processed":
         origin = replace(origin, raw_digest=weight_digest(bare_weights(hf)))
         _process(bridge, origin.name)
     hf.eval().requires_grad_(False)
-    return Model(bridge, hf, encoder, shape=_shape(bridge, hf.config, d_vocab), origin=origin)
+    model = Model(bridge, hf, encoder, shape=_shape(bridge, hf.config, d_vocab), origin=origin)
+    model.unwrapped_run = unwrapped
+    return model
+
+
+def _unwrapped_run(hf: Any, d_vocab: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a few token ids and their logits before the bridge touches the module.
+
+    Once wrapped, the module runs the bridge's own parts, so this is the only independent witness
+    that wrapping changed nothing.
+    """
+    ids = torch.arange(6).mul(7919).add(11).remainder(d_vocab)[None]
+    with torch.no_grad():
+        logits = hf(ids.to(next(hf.parameters()).device), use_cache=False).logits
+    return ids, logits.float().cpu()
 
 
 def _boot(hf: Any, tokenizer: Any, name: str) -> Any:
