@@ -15,12 +15,18 @@ from mechlab.store import DamagedEntryWarning, Entry, NewerEntry, Store
 MODEL = FakeModel()
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("prepared") / "cache"
+    Store(root).run(trace, MODEL, facts(3))
+    return root
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "cache")
-    store.run(trace, MODEL, facts(3))
+def store(prepared: Path, tmp_path: Path) -> Store:
+    """Three stored prompts, and the run that joins them."""
     CALLS.clear()
-    return store
+    return Store(shutil.copytree(prepared, tmp_path / "cache"))
 
 
 def folder(store: Store, entry: Entry) -> Path:
