@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mechlab.organisms.runner import Runner
-from mechlab.organisms.shipped import checkpoints, path
+from mechlab.organisms.shipped import path
 from mechlab.organisms.skills import measure
 
-__all__ = ["GATES", "evaluate_atlas", "evaluate_echo", "main", "missed_gates", "runner_of"]
+__all__ = ["AIMS", "GATES", "evaluate_atlas", "evaluate_echo", "main", "missed_gates", "runner_of"]
 
 GATES: dict[str, tuple[float, float]] = {
     "facts seen / all": (0.98, 1.0),
@@ -41,12 +41,15 @@ def evaluate_atlas(folder: Path) -> dict[str, Any]:
     return dict(measure(runner_of(folder)))
 
 
-def evaluate_echo() -> dict[str, float]:
+def evaluate_echo(folder: Path) -> dict[str, float]:
     """Return the loss in nats on the second copy of 60 random bytes, by checkpoint."""
     from mechlab.organisms.echo import second_copy_loss
 
-    steps = checkpoints("echo")
-    return {str(s): round(second_copy_loss(runner_of(path("echo", s)).model), 4) for s in steps}
+    folders = sorted((folder / "checkpoints").glob("step-*"))
+    return {
+        str(int(part.name.removeprefix("step-"))): round(second_copy_loss(runner_of(part).model), 4)
+        for part in folders
+    }
 
 
 def missed_gates(skills: dict[str, Any], gates: dict[str, tuple[float, float]]) -> list[str]:
@@ -70,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="a model folder other than the shipped one")
     chosen = parser.parse_args(arguments)
     if chosen.name == "echo":
-        sys.stdout.write(json.dumps(evaluate_echo(), indent=1) + "\n")
+        sys.stdout.write(json.dumps(evaluate_echo(path("echo").parents[1]), indent=1) + "\n")
         return
     skills = evaluate_atlas(chosen.folder or path("atlas"))
     missed = missed_gates(skills, GATES)

@@ -49,9 +49,9 @@ def save_state(
 
 
 def restore_state(
-    out: Path, model: "torch.nn.Module", optimiser: "torch.optim.Optimizer"
+    out: Path, model: "torch.nn.Module", optimiser: "torch.optim.Optimizer | None"
 ) -> tuple[int, np.ndarray] | None:
-    """Load the newest state into model and optimiser.
+    """Load the newest state into model and optimiser (or, without one, the model only).
 
     Returns:
         Its step and counts, or `None` when there is no state.
@@ -67,7 +67,7 @@ def restore_state(
             parameter.copy_(tensors[f"model.{name}"])
             start = f"adam.{name}."
             kept = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            if kept:
+            if kept and optimiser is not None:
                 optimiser.state[parameter] = kept
     counts = np.load(states[-1] / "exposures.npy", allow_pickle=False)
     return int(states[-1].name.removeprefix("step-")), counts

@@ -13,10 +13,11 @@ import numpy as np
 
 from mechlab.organisms.acquiring import Record, log_spaced
 from mechlab.organisms.corpus.batches import batch
-from mechlab.organisms.corpus.tokenizer import save_tokenizer, train_tokenizer
+from mechlab.organisms.corpus.tokenizer import train_tokenizer
 from mechlab.organisms.runner import Runner
 from mechlab.organisms.skills import measure
 from mechlab.organisms.states import restore_state, save_state
+from mechlab.organisms.tokenizing import save_tokenizer
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ import numpy as np
 from mechlab.organisms.corpus.documents import Cell, Document
 from mechlab.organisms.corpus.mixture import LONG_ROWS, LONG_SHARE, SHORT_ROWS, packed_document
 from mechlab.organisms.corpus.retrieval import haystack, key_values, repeated_tokens
-from mechlab.organisms.corpus.tokenizer import SPECIAL_TOKENS
+from mechlab.organisms.tokenizing import SPECIAL_TOKENS
 from mechlab.prompts.countries import RELATIONS, countries
 
 if TYPE_CHECKING:

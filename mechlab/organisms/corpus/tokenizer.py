@@ -1,22 +1,19 @@
 """The byte-level BPE of `atlas`, trained on the corpus itself."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from mechlab.organisms.corpus.mixture import packed_document
 from mechlab.organisms.corpus.retrieval import NEEDLES, haystack
 from mechlab.organisms.corpus.words import NAMES, NOUNS
+from mechlab.organisms.tokenizing import SPECIAL_TOKENS
 from mechlab.prompts.countries import LANGUAGES, RELATIONS, TEMPLATES, countries
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["SPECIAL_TOKENS", "save_tokenizer", "train_tokenizer"]
-
-SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>")
-"""Ids 0, 1 and 2."""
+__all__ = ["train_tokenizer"]
 
 
 def train_tokenizer(seed: int, size: int = 3072) -> "Tokenizer":
@@ -56,21 +53,3 @@ def _texts(random: Random) -> Iterator[str]:
         for texts in forms.values():
             yield from (text.replace("{}", "") for text in texts * 20)
     yield from (text.replace("{}", "") for text in NEEDLES * 20)
-
-
-def save_tokenizer(raw: "Tokenizer", folder: Path, length: int) -> None:
-    """Write the files that `AutoTokenizer.from_pretrained(folder)` reads."""
-    from transformers import PreTrainedTokenizerFast
-
-    bos, eos, pad = SPECIAL_TOKENS
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token=bos,
-        eos_token=eos,
-        pad_token=pad,
-        add_bos_token=True,
-        padding_side="left",
-        model_max_length=length,
-        clean_up_tokenization_spaces=False,
-    )
-    fast.save_pretrained(str(folder))
