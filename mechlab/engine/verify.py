@@ -309,6 +309,10 @@ class _Verifier:
         names = [n for n in ("resid_post", "mlp_out", "attn_out", "mixer_out") if n in self.live]
         names = [name for name in names if name not in self.off]
         length = min(len(self.model.token_strings(base.prompt)) for base in self.bases)
+        if not names:
+            return self._note(
+                "engine equals plain runs", False, 0.0, "no proven site to compare at"
+            )
         # Both directions, the short text inside the padded batch, an early and the last position.
         turns = [(0, 1, length // 2), (2, 0, length - 1), (1, 0, length // 2)]
         rows = [
