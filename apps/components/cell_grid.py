@@ -1,0 +1,80 @@
+"""The clickable heat map: a canvas that draws one `GridView` and reports which cell was opened.
+
+Streamlit's own charts cannot do this: a click on a plotly heat map reports nothing.
+"""
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+import mechlab as ml
+
+__all__ = ["cell_grid", "opened_cell", "payload"]
+
+_HERE = Path(__file__).parent
+_HTML = """
+<div class="grid">
+  <div class="scroll"><canvas tabindex="0" role="application"></canvas></div>
+  <div class="tip" aria-hidden="true"></div>
+  <div class="live" aria-live="polite"></div>
+</div>
+"""
+
+# Registered once, when this module is imported; text from outside goes in through `data` only.
+_MOUNT = st.components.v2.component(
+    "mechlab.cell_grid",
+    html=_HTML,
+    css=(_HERE / "cell_grid.css").read_text(encoding="utf-8"),
+    js=(_HERE / "cell_grid.js").read_text(encoding="utf-8"),
+)
+
+
+def cell_grid(view: ml.plots.GridView, *, key: str, on_open: Callable[[], None]) -> None:
+    """Draw a grid; a click or Enter on a cell calls `on_open`.
+
+    Args:
+        view: what to draw.
+        key: the widget's key; `opened_cell(key)` returns the cell inside `on_open`.
+        on_open: called before the rerun that a click causes.
+    """
+    _MOUNT(key=key, data=payload(view), on_cell_change=on_open)
+
+
+def opened_cell(key: str) -> tuple[int, int] | None:
+    """Return the (row, column) that was opened just now, or None; the same cell may come again."""
+    cell = st.session_state.get(key, {}).get("cell")
+    return None if cell is None else (int(cell[0]), int(cell[1]))
+
+
+def payload(view: ml.plots.GridView) -> dict[str, Any]:
+    """Return the grid as JSON; arrays as base64 of float32 or uint8, row by row."""
+    stops = ml.plots.DIVERGING if view.kind == "diverging" else ml.plots.SEQUENTIAL
+    rows, cols = view.shape
+    return {
+        "values": _packed(view.values, np.float32),
+        "state": _packed(view.state, np.uint8),
+        "ci_low": _packed(view.ci_low, np.float32),
+        "ci_high": _packed(view.ci_high, np.float32),
+        "dots": _packed(view.dots, np.uint8),
+        "row_labels": list(view.row_labels),
+        "col_labels": list(view.col_labels),
+        "row_name": view.row_name,
+        "row_order": view.row_order,
+        "limits": [float(limit) for limit in view.limits],
+        "stops": list(stops),
+        "signed": view.kind == "diverging",
+        "measured": view.metric,
+        "selected": None if view.selected is None else list(view.selected),
+        "label": f"Heat map {view.title}: {rows} {view.row_name}s by {cols} columns. "
+        "Arrow keys move, Enter opens a cell, plus and minus zoom.",
+    }
+
+
+def _packed(array: Any, dtype: type[np.generic]) -> str | None:
+    if array is None:
+        return None
+    return base64.b64encode(np.ascontiguousarray(array, dtype=dtype).tobytes()).decode("ascii")

@@ -1,0 +1,29 @@
+"""The colour scale under a row of grids: one strip for all of them, with its limits."""
+
+from typing import Any
+
+import streamlit as st
+
+import mechlab as ml
+
+__all__ = ["color_scale"]
+
+
+def color_scale(views: list[Any]) -> None:
+    """Draw the scale that the grids share; the strip is text-free, its words are ordinary text."""
+    view = views[0]
+    stops = ml.plots.DIVERGING if view.kind == "diverging" else ml.plots.SEQUENTIAL
+    low, high = view.limits
+    shown = f"{low:+.3f}" if view.kind == "diverging" else f"{low:.0f}"
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="scale"):
+        st.markdown(f":small[{shown}]", width="content")
+        # Only colours of our own palette enter this markup.
+        st.html(
+            f'<div style="width:180px;height:12px;border-radius:3px;border:1px solid #8888;'
+            f'background:linear-gradient(to right,{",".join(stops)})"></div>',
+            width=182,
+        )
+        st.markdown(f":small[{high:+.3f}]", width="content")
+        same = f"one scale for all {len(views)} grids · " if len(views) > 1 else ""
+        gaps = "hatched = not run" if any((v.state == 0).any() for v in views) else ""
+        st.caption(f"{same}{gaps}".removesuffix(" · "), width="content")

@@ -1,0 +1,203 @@
+"""The causal trace itself: grids on one scale, the chosen cell, its profiles, tables and exports.
+
+One fragment: a click reruns this part of the page only. The chosen cell lives in three fields that
+are bound to the URL, so that a link, a click, the keyboard and typing all do the same thing.
+"""
+
+import re
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+import streamlit as st
+
+import mechlab as ml
+from components.bar import words
+from components.cell_grid import cell_grid, opened_cell
+from components.charts import probability_bars, profile_lines
+from components.color_scale import color_scale
+from components.exports import export_menu
+from components.picker import adopt, current_request
+from request import Request
+from trace_view import (
+    AVERAGE,
+    TITLES,
+    Cell,
+    cell_of,
+    fact_choices,
+    grids,
+    link_problems,
+    outlined,
+    request_of,
+    status_of,
+    token_strip,
+)
+
+__all__ = ["grid_title", "picture"]
+
+_WIDEST = 30  # columns that stay readable when three grids stand side by side
+
+
+@st.fragment
+def picture(trace: Any, run: str, request: Request, link: dict[str, str]) -> None:
+    """Draw a stored trace.
+
+    Args:
+        trace: the result.
+        run: its run id.
+        request: what it answers, for the code export.
+        link: the page's parameters before any field was drawn, to tell what a link got wrong.
+    """
+    fact = _fact_field(trace)
+    if (status := status_of(trace, fact)) != "ok":
+        st.warning(f"This fact was left out: {words(status, 300)}", icon=":material/report:")
+        return
+    sites = [str(site) for site in trace["site"].values]
+    views = grids(trace, fact)
+    for problem in link_problems(link, trace, views[0].shape):
+        st.warning(f"The link asked for {words(problem)}.", icon=":material/link_off:")
+    _heading(trace, fact, views)
+    left, right = st.columns([3, 1], gap="medium")
+    with right:
+        site, layer, column = _selection_fields(sites, views[0].shape)
+        site = site or sites[0]
+    chosen = layer is not None and column is not None
+    with left:
+        _grids(outlined(views, sites, site, (layer, column)) if chosen else views, sites)
+        color_scale(views)
+        _menus(trace, views, request, run)
+        if chosen:
+            profile_lines(views, sites, layer=layer, column=column)
+    with right:
+        if chosen:
+            _cell(cell_of(trace, fact, views, site=site, layer=layer, column=column))
+        else:
+            st.info(
+                "Click a cell to see what restoring it brings back.", icon=":material/ads_click:"
+            )
+
+
+def _fact_field(trace: Any) -> str:
+    choices = fact_choices(trace)
+    if len(choices) == 1:
+        return choices[0]
+    labels = [str(label) for label in trace["prompt"].values]
+    name = {AVERAGE: "average over facts, by token role"}
+    name |= {str(index): f"{index} · {label}" for index, label in enumerate(labels)}
+    linked = st.query_params.get("fact")
+    return st.selectbox(
+        "Fact", choices, key="fact_choice", on_change=_fact_chosen, args=(trace,),
+        index=choices.index(linked) if linked in choices else 0,
+        format_func=lambda choice: ml.plots.show_text(name[choice], longest=100),
+    )  # fmt: skip
+
+
+def _fact_chosen(trace: Any) -> None:
+    # Not bound to the URL: a bound field writes its words there, and these are a whole prompt.
+    st.query_params["fact"] = st.session_state["fact_choice"]
+    adopt(request_of(trace, st.session_state["fact_choice"], current_request().model))
+
+
+def _heading(trace: Any, fact: str, views: list[Any]) -> None:
+    st.caption(words(views[0].facts, 300))
+    if fact != AVERAGE:
+        one = trace.isel(prompt=int(fact))
+        said = words(ml.plots.show_token(str(one["scored_token"].item())))
+        strip = " ".join(
+            f":blue-background[{token}]" if subject else token
+            for token, subject in token_strip(trace, fact)
+        )
+        st.markdown(
+            f"{strip} → **{said}** &nbsp; :small[p = {float(one['clean_probability']):.3f} clean, "
+            f"{float(one['corrupted_probability'].mean()):.3f} with the subject noised]"
+        )
+
+
+def _selection_fields(
+    sites: list[str], shape: tuple[int, int]
+) -> tuple[str | None, int | None, int | None]:
+    """Draw the fields that hold the chosen cell; `None` means that nothing is chosen."""
+    _forget_what_is_not_here(sites, shape)
+    site = st.selectbox(
+        "State", sites, index=None, key="site", bind="query-params", placeholder="–"
+    )
+    layer, column = st.columns(2)
+    return (
+        site,
+        layer.number_input(
+            "Layer", 0, shape[0] - 1, value=None, key="layer", bind="query-params", placeholder="–"
+        ),
+        column.number_input(
+            "Token", 0, shape[1] - 1, value=None, key="pos", bind="query-params", placeholder="–"
+        ),
+    )
+
+
+def grid_title(view: Any, site: str) -> str:
+    """Return a grid's heading as Markdown, short enough for a third of a laptop's screen."""
+    window = re.search(r"windows of (\d+)", view.title)
+    return f"**{TITLES.get(site, words(site))}**" + (
+        f" :small[window {window[1]}]" if window else ""
+    )
+
+
+def _forget_what_is_not_here(sites: list[str], shape: tuple[int, int]) -> None:
+    """Clear a choice left over from another result, before a field refuses it."""
+    for name, count in zip(("layer", "pos"), shape, strict=True):
+        if (chosen := st.session_state.get(name)) is not None and chosen >= count:
+            st.session_state[name] = None
+    if st.session_state.get("site") not in (None, *sites):
+        st.session_state["site"] = None
+
+
+def _grids(views: list[Any], sites: list[str]) -> None:
+    side_by_side = sum(view.shape[1] for view in views) <= 3 * _WIDEST
+    places = st.columns(len(views), gap="small") if side_by_side else [st.container()] * len(views)
+    for place, view, site in zip(places, views, sites, strict=True):
+        with place:
+            st.markdown(grid_title(view, site))
+            key = f"grid.{site}"
+            cell_grid(view, key=key, on_open=partial(_opened, key, site))
+
+
+def _opened(key: str, site: str) -> None:
+    """Callback of a click: only writes the fields, from which everything else follows."""
+    if (cell := opened_cell(key)) is not None:
+        st.session_state["site"] = site
+        st.session_state["layer"], st.session_state["pos"] = cell
+
+
+def _cell(cell: Cell) -> None:
+    st.markdown(f"##### Layer {cell.layer} · {ml.plots.escape(cell.column, 'markdown')}")
+    if cell.first_layer is not None and cell.first_layer != cell.last_layer:
+        st.caption(f"{cell.site}, layers {cell.first_layer} to {cell.last_layer} restored together")
+    else:
+        st.caption(f"{cell.site} restored")
+    if not cell.computed:
+        st.info("This cell was not computed.")
+        return
+    band = f"95 % interval {cell.low:+.3f} to {cell.high:+.3f}" if cell.low is not None else None
+    st.metric(
+        "Indirect effect", f"{cell.effect:+.4f}", help="Restored minus corrupted probability."
+    )
+    if band:
+        st.caption(band)
+    if cell.restored is not None:
+        token = ml.plots.escape(ml.plots.show_token(cell.scored), "markdown")
+        st.markdown(f"Probability of **{token}**")
+        probability_bars(cell)
+        st.caption(f"Role of this token: {words(cell.role)}")
+
+
+def _menus(trace: Any, views: list[Any], request: Request, run: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key="menus"):
+        table = st.toggle("Table", key="table")
+        export_menu(trace, views, request, run)
+        with st.popover("Link", icon=":material/link:"):
+            st.caption("Opens this result and cell on this machine. A link never runs anything.")
+            base = (st.context.url or "").partition("?")[0]
+            st.code(
+                f"{base}?{urlencode(st.query_params.to_dict())}", language=None, wrap_lines=True
+            )
+    if table:
+        st.dataframe(ml.plots.to_rows(views), hide_index=True, key="rows", height=300)

@@ -1,0 +1,89 @@
+"""Loaded models of this process: at most two, keyed by every argument that they were loaded with.
+
+Lives in an imported module because worker threads use it, and these never call Streamlit. Torch is
+imported when the first model is loaded, not before.
+"""
+
+import gc
+import sys
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import mechlab as ml
+
+__all__ = ["drop_all", "is_loaded", "load", "summary", "tokens"]
+
+_MOST = 2
+_lock = threading.Lock()
+_models: OrderedDict[tuple[tuple[str, Any], ...], Any] = OrderedDict()
+
+
+def load(arguments: dict[str, Any]) -> Any:
+    """Return the model for these arguments of `load_model`, loading it if need be.
+
+    Raises:
+        ModelError: when it cannot be loaded.
+    """
+    key = _key(arguments)
+    with _lock:  # one load at a time: two at once would need the memory twice
+        if key not in _models:
+            while len(_models) >= _MOST:
+                _models.popitem(last=False)
+                _free_memory()
+            rest = {name: value for name, value in arguments.items() if name != "name"}
+            _models[key] = ml.load_model(arguments["name"], **rest)
+        _models.move_to_end(key)
+        return _models[key]
+
+
+def is_loaded(arguments: dict[str, Any]) -> bool:
+    """Return whether a request with these arguments would start without loading."""
+    return _key(arguments) in _models
+
+
+def summary(arguments: dict[str, Any]) -> dict[str, str]:
+    """Return facts about a loaded model, for people; empty when it is not loaded."""
+    model = _models.get(_key(arguments))
+    if model is None:
+        return {}
+    heads = "none (recurrent)" if model.n_heads is None else f"{model.n_heads} per layer"
+    return {
+        "architecture": str(model.family),
+        "layers": str(model.n_layers),
+        "width": str(model.d_model),
+        "attention heads": heads,
+        "vocabulary": f"{model.d_vocab:,}",
+        "precision": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "fingerprint": str(model.fingerprint)[:12],
+    }
+
+
+def tokens(arguments: dict[str, Any], text: str) -> list[str]:
+    """Return the tokens that a loaded model sees in a text; empty when it is not loaded.
+
+    Raises:
+        PromptError: when the model cannot read the text.
+    """
+    model = _models.get(_key(arguments))
+    return [] if model is None else list(model.token_strings(text))
+
+
+def drop_all() -> None:
+    """Forget every loaded model and free its memory."""
+    with _lock:
+        if _models:
+            _models.clear()
+            _free_memory()
+
+
+def _key(arguments: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(arguments.items(), key=lambda item: item[0]))
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")  # nothing was loaded if it is not there
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,182 @@
+"""The dashboard's tests: its own files importable, a store of its own, and an engine of cardboard.
+
+The cardboard engine stands where `causal_trace` and `load_model` stand, so that every state of a
+page can be brought about at will; results pass through the real store.
+"""
+
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from synthetic_traces import make_trace
+
+import mechlab as ml
+from mechlab.jobs import JobTable
+from mechlab.results import analysis, new_result
+
+APPS = Path(__file__).parents[2] / "apps"
+sys.path.insert(0, str(APPS))  # as Streamlit does for the script that it runs
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep every result of a test in its own folder."""
+    monkeypatch.setenv("MECHLAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def own_jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobTable]:
+    """Give every test its own job table, and wait for what it started."""
+    table = JobTable()
+    monkeypatch.setattr(ml.jobs, "TABLE", table)
+    yield table
+    for job in table.jobs():
+        table.cancel(job.id)
+        table.wait(job.id, 10)
+
+
+class Shipped:
+    """Stands for the shipped models, whatever is shipped."""
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        return ("atlas", "echo")
+
+    @staticmethod
+    def card(name: str) -> dict[str, Any]:
+        fact = {"prompt": "The capital of France is", "subject": "France", "target": "Paris"}
+        return {"example": fact} if name == "atlas" else {}
+
+    @staticmethod
+    def path(name: str) -> Path:
+        return Path("/nowhere") / name
+
+
+@pytest.fixture(autouse=True)
+def shipped(monkeypatch: pytest.MonkeyPatch) -> type[Shipped]:
+    """Tests of pages do not depend on which models are shipped."""
+    monkeypatch.setattr(ml, "organisms", Shipped, raising=False)
+    return Shipped
+
+
+class Cardboard:
+    """A model and an engine that do what a test tells them."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.status = "ok"
+        self.runs = 0
+        self.loads: list[dict[str, Any]] = []
+
+    def load_model(self, name: str, **arguments: Any) -> "CardboardModel":
+        self.loads.append({"name": name, **arguments})
+        return CardboardModel(Path(name).name)
+
+
+class CardboardModel:
+    """What the store and the pages ask of a model."""
+
+    n_layers, n_heads, d_model, d_vocab = 4, 2, 8, 100
+    family, dtype, device = "cardboard", "torch.float32", "cpu"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.fingerprint = "f" * 64
+        self.provenance = {"name": name, "dtype": "float32", "weights": "raw", "revision": None}
+
+    def token_strings(self, text: str) -> list[str]:
+        words = text.split(" ")
+        return ["<s>", words[0], *(f" {word}" for word in words[1:])]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Cardboard:
+    """Put cardboard in the place of `ml.load_model` and `ml.causal_trace`."""
+    import loaded
+
+    fake = Cardboard()
+
+    @analysis(version=1)
+    def causal_trace(
+        model: CardboardModel,
+        facts: Any,
+        *,
+        sites: Any = ("resid_post",),
+        window: int | None = None,
+        samples: int = 10,
+        noise_scale: float = 3.0,
+        known_only: bool = True,
+        seed: int = 0,
+        progress: Any = None,
+    ) -> xr.Dataset:
+        fake.runs += 1
+        if fake.error is not None:
+            raise fake.error
+        data = invented(model, facts[0], sites=sites, samples=samples, seed=seed)
+        for step in range(1, 5) if progress is not None else ():
+            progress(ml.Progress(step, 4, "rows", data))
+            assert fake.gate.wait(10)
+        status = fake.status if known_only else "ok"
+        if status != "ok":
+            data["indirect_effect"][:] = np.nan
+        return new_result(
+            data.data_vars,
+            {**data.coords, "status": ("prompt", [status])},
+            method="causal_trace",
+            version=1,
+            model=model,
+            prompts=facts,
+            options={
+                "sites": list(sites), "window": window, "samples": samples,
+                "noise_scale": noise_scale, "known_only": known_only, "seed": seed,
+            },
+            seed=seed,
+            started=time.time() - 1.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(ml, "load_model", fake.load_model, raising=False)
+    monkeypatch.setattr(ml, "causal_trace", causal_trace, raising=False)
+    monkeypatch.setattr(loaded, "_models", OrderedDict())
+    monkeypatch.setattr(loaded, "_free_memory", lambda: None)  # collecting garbage takes seconds
+    yield fake
+    fake.gate.set()
+
+
+def invented(model: CardboardModel, fact: Any, **options: Any) -> xr.Dataset:
+    """Return invented numbers for a fact, in the form of a causal trace."""
+    tokens = model.token_strings(fact.prompt)
+    data = make_trace([tokens], layers=model.n_layers, **options)
+    roles = np.array([["last_subject" if t.strip() == fact.subject else "further" for t in tokens]])
+    return data.assign_coords(
+        prompt=[fact.label or fact.prompt],
+        prompt_text=("prompt", [fact.prompt]),
+        subject=("prompt", [fact.subject]),
+        target=("prompt", [fact.target]),
+        scored_token=("prompt", [f" {fact.target}"]),
+        token_role=(("prompt", "pos"), roles),
+    )
+
+
+@pytest.fixture
+def stored(engine: Cardboard) -> Callable[..., str]:
+    """`stored(request)`: compute a request with the cardboard engine and return its run id."""
+    import runs
+
+    def run(request: Any) -> str:
+        job = runs.start(request)
+        ended = ml.jobs.TABLE.wait(job.id, 20)
+        assert ended is not None
+        assert ended.state == "done", ended.details
+        return str(ended.result)[:12]
+
+    return run

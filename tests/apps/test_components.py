@@ -1,0 +1,93 @@
+import base64
+import json
+
+import numpy as np
+import pytest
+from synthetic_traces import make_trace
+
+from components.bar import words
+from components.cell_grid import payload
+from components.exports import html_page, record_json
+from components.progress import partial_views, progress_words
+from mechlab.jobs import Job, JobTable
+from trace_view import grids
+
+
+def test_the_payload_holds_the_numbers_and_nothing_that_is_not_json() -> None:
+    trace = make_trace()
+    trace["indirect_effect"][0, 0, 0, 0] = np.nan
+    view = grids(trace, "0")[0]
+    sent = json.loads(json.dumps(payload(view), allow_nan=False))
+    values = np.frombuffer(base64.b64decode(sent["values"]), np.float32).reshape(view.shape)
+    np.testing.assert_array_equal(values, view.values)
+    state = np.frombuffer(base64.b64decode(sent["state"]), np.uint8).reshape(view.shape)
+    assert state[0, 0] == 0
+    assert state.sum() == state.size - 1
+    assert sent["col_labels"][0] == "0·<s>"
+    assert sent["limits"][0] == -sent["limits"][1]
+
+
+def test_a_grid_of_48_layers_and_100_tokens_stays_below_100_kilobytes() -> None:
+    view = grids(make_trace([[f" t{i}" for i in range(100)]], layers=48), "0")[1]
+    assert len(json.dumps(payload(view))) < 100_000
+
+
+def test_text_from_outside_cannot_become_markup() -> None:
+    shown = words("$x$ :red[y] <b> [a](http://b) **c**")
+    assert all(shown[i - 1] == "\\" for i, character in enumerate(shown) if character in "$:[]<>(*")
+
+
+def test_the_record_is_json_with_null_for_what_was_not_computed() -> None:
+    trace = make_trace()
+    trace["indirect_effect"][0, 0, 0, 0] = np.nan
+    record = json.loads(record_json(trace, "3f9a1c22b7de"))
+    assert record["run"] == "3f9a1c22b7de"
+    assert record["about"]["options"]["noise_scale"] == 3.0
+    effect = record["arrays"]["indirect_effect"]
+    assert effect["dims"] == ["prompt", "site", "layer", "pos"]
+    assert effect["values"][0][0][0][0] is None
+    assert effect["values"][0][0][0][1] == pytest.approx(float(trace.indirect_effect[0, 0, 0, 1]))
+    assert record["arrays"]["token"]["values"][0][0] == "<s>"
+
+
+def test_the_exported_page_is_whole() -> None:
+    page = html_page(grids(make_trace(), "0"))
+    assert page.lstrip().lower().startswith(b"<html") or b"<!doctype" in page[:50].lower()
+    assert b'"showSendToCloud": false' in page
+
+
+def test_a_partial_result_shows_probabilities_on_a_scale_that_does_not_move() -> None:
+    trace = make_trace()
+    trace["corrupted_probability"][:] = np.nan
+    trace["indirect_effect"][:] = np.nan
+    trace["restored_probability"][:, :, :, 3:] = np.nan
+    views = partial_views(trace)
+    assert views is not None
+    assert {view.limits for view in views} == {(0.0, 1.0)}
+    assert (views[0].state[:, 3:] == 0).all()
+    assert (views[0].state[:, :3] == 1).all()
+    assert partial_views(None) is None
+    assert partial_views(make_trace([["a"], ["b"]])) is None
+
+
+def test_progress_is_told_in_words() -> None:
+    running = Job("a", "trace", "cpu", "running", done=0, total=0, unit="loading atlas")
+    assert progress_words(running) == "loading atlas"
+    import time
+
+    half = Job(
+        "a", "trace", "cpu", "running", done=600, total=1200, unit="rows", started=time.time() - 60
+    )
+    assert progress_words(half) == "600 of 1,200 rows · 10 per second · about 60 s left"
+
+
+def test_a_waiting_run_says_how_many_come_first(own_jobs: JobTable) -> None:
+    import threading
+
+    gate = threading.Event()
+    own_jobs.submit("a", lambda progress: gate.wait(10))
+    own_jobs.submit("b", lambda progress: None)
+    job = own_jobs.job("b")
+    assert job is not None
+    assert progress_words(job) == "waiting for 1 other run on cpu"
+    gate.set()

@@ -1,0 +1,36 @@
+import json
+from pathlib import Path
+
+import loaded
+from cost import Cost, duration, estimate
+from request import Request
+
+
+def test_a_loaded_model_gives_the_exact_number_of_runs(engine) -> None:
+    request = Request(prompt="a b c", subject="a", samples=5)
+    loaded.load(request.load_arguments)
+    cost = estimate(request, rate=120.0)
+    assert cost == Cost(rows=3 * 4 * 4 * 5, seconds=2.0, loaded=True)
+    assert cost.in_words() == "about 240 restored runs · about 2 s at the speed of the last trace"
+
+
+def test_a_folder_tells_its_size_without_being_loaded(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"n_layer": 6}))
+    request = Request(model=str(tmp_path), prompt="a b a", subject="a", samples=2)
+    assert estimate(request) == Cost(rows=3 * 6 * 3 * 2, seconds=None, loaded=False)
+    assert "the model is loaded first" in estimate(request).in_words()
+
+
+def test_what_cannot_be_told_is_not_guessed(tmp_path: Path) -> None:
+    assert estimate(Request(model="someone/unknown", prompt="a", subject="a")).rows is None
+    (tmp_path / "config.json").write_text("{broken")
+    assert estimate(Request(model=str(tmp_path), prompt="a", subject="a")).rows is None
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (0.2, 8.4, 89, 200)] == ["1 s", "8 s", "89 s", "3:20 min"]

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+from streamlit.testing.v1 import AppTest
+
+import loaded
+from request import Request
+
+MAIN = str(Path(__file__).parents[2] / "apps" / "main.py")
+
+
+def setup_page() -> AppTest:
+    app = AppTest.from_file(MAIN, default_timeout=60)
+    app.run()
+    app.switch_page("views/setup.py")
+    app.run()
+    assert not app.exception, [e.value for e in app.exception]
+    return app
+
+
+def test_a_model_that_is_not_loaded_says_what_will_happen(engine) -> None:
+    app = setup_page()
+    assert app.selectbox(key="in.model").options[:2] == ["atlas", "echo"]
+    assert "The first run loads it" in app.info[0].value
+    assert engine.loads == []
+
+
+def test_a_loaded_model_shows_its_facts_and_the_tokens(engine) -> None:
+    app = setup_page()
+    request = Request()
+    loaded.load(request.load_arguments)
+    app.run()
+    assert any("3·␣of" in str(m.value) for m in app.markdown)
+    assert len(app.table) == 1
+    app.button(key="unload").click()
+    app.run()
+    assert not loaded.is_loaded(request.load_arguments)
+
+
+def test_the_choice_of_a_model_is_kept_on_the_other_page(engine) -> None:
+    app = setup_page()
+    app.selectbox(key="in.model").set_value("echo")
+    app.text_input(key="in.prompt").set_value("Rome lies in")
+    app.run()
+    app.switch_page("views/tracing.py")
+    app.run()
+    assert app.text_input(key="in.prompt").value == "Rome lies in"
+    assert app.session_state["in.model"] == "echo"
+
+
+def test_a_fact_that_cannot_be_used_is_said_here_too(engine) -> None:
+    app = setup_page()
+    app.text_input(key="in.subject").set_value("Spain")
+    app.run()
+    assert "does not occur" in app.error[0].value
