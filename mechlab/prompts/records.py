@@ -19,7 +19,8 @@ __all__ = ["MAX_BYTES", "Record", "read_records"]
 MAX_BYTES = 64 * 2**20
 """Largest file that is read; prompt sets are text, and larger files are mistakes."""
 
-_LISTS = re.compile(r'"(?:facts|pairs|prompts|samples)"\s*:\s*(?=\[)')
+_NAMES = ("facts", "pairs", "prompts", "samples")
+_LISTS = re.compile(rf'(?<!\\)"(?:{"|".join(_NAMES)})"\s*:\s*(?=\[)')
 _SPACE = re.compile(r"[\s,]*")
 
 
@@ -120,8 +121,10 @@ def _jsonl(text: str, path: Path) -> Iterator[Record]:
 
 
 def _json(text: str, path: Path) -> Iterator[Record]:
+    if not text.strip():
+        return
     try:
-        whole = json.loads(text) if text.strip() else []
+        whole = json.loads(text)
     except json.JSONDecodeError as err:
         raise PromptError(
             f"{path} is not JSON: {err.msg} at line {err.lineno}, character {err.colno}.\n"
@@ -130,7 +133,7 @@ def _json(text: str, path: Path) -> Iterator[Record]:
     start, template = _list_start(text, whole, path)
     decoder, line, seen = json.JSONDecoder(), 1, 0
     place = _SPACE.match(text, start + 1).end()  # type: ignore[union-attr]
-    while place < len(text) and text[place] != "]":
+    while text[place] != "]":  # the whole is known to be well-formed
         line, seen = line + text.count("\n", seen, place), place
         value, place = decoder.raw_decode(text, place)
         yield _object(line, value, template)
@@ -140,7 +143,8 @@ def _json(text: str, path: Path) -> Iterator[Record]:
 def _list_start(text: str, whole: object, path: Path) -> tuple[int, str | None]:
     if isinstance(whole, list):
         return text.find("["), None
-    if isinstance(whole, dict) and (found := _LISTS.search(text)):
+    named = isinstance(whole, dict) and any(isinstance(whole.get(n), list) for n in _NAMES)
+    if isinstance(whole, dict) and named and (found := _LISTS.search(text)):
         templates = whole.get("prompt_templates")
         first = templates[0] if isinstance(templates, list) and templates else None
         return found.end(), first if isinstance(first, str) else None

@@ -30,6 +30,8 @@ class Method:
     """Name of a function in `mechlab.plots`."""
     per_prompt: bool
     """Whether one prompt's numbers depend on no other prompt, so that prompts are stored singly."""
+    check: Callable[..., object] | None = None
+    """`(model, prompts, **options)`, called before the store takes a set apart; may raise."""
 
 
 def analysis(
@@ -38,6 +40,7 @@ def analysis(
     prompt_kind: Literal["fact", "pair"] = "fact",
     default_plot: str = "layer_by_token",
     per_prompt: bool = True,
+    check: Callable[..., object] | None = None,
 ) -> Callable[[F], F]:
     """Attach a `Method` to a function as `function.method`; the function itself is unchanged.
 
@@ -46,6 +49,8 @@ def analysis(
         prompt_kind: which kind of prompt it takes.
         default_plot: name of the picture that shows its result.
         per_prompt: true when a prompt's numbers depend on no other prompt.
+        check: called by the store as `check(model, prompts, **options)`, with the options that were
+            given, before it hands over prompts one at a time; it raises for all offenders at once.
 
     Raises:
         OptionError: when `version` is not a positive integer.
@@ -55,7 +60,7 @@ def analysis(
 
     def attach(function: F) -> F:
         described = Method(
-            function.__name__, function, version, prompt_kind, default_plot, per_prompt
+            function.__name__, function, version, prompt_kind, default_plot, per_prompt, check
         )
         function.__dict__["method"] = described
         return function

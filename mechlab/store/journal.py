@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mechlab.errors import StoreError
 from mechlab.store.places import Place
 
 __all__ = ["FileJournal"]
@@ -33,10 +34,23 @@ class FileJournal:
         return values
 
     def put(self, key: str, values: np.ndarray[Any, Any]) -> None:
-        """Keep `values` under `key`."""
+        """Keep `values` under `key`.
+
+        Raises:
+            StoreError: when the store cannot be written.
+        """
         stream = io.BytesIO()
         np.save(stream, np.asarray(values), allow_pickle=False)
-        self._place.replace(self._file(key), stream.getvalue())
+        try:
+            self._place.replace(self._file(key), stream.getvalue())
+        except FileNotFoundError:  # another process has just completed the entry and cleared this
+            return
+        except OSError as err:
+            raise StoreError(
+                f"the store {self._place.url} cannot be written: {err.strerror or err}.\n"
+                "  What was finished before is kept.\n"
+                "  Make space or choose another store (MECHLAB_CACHE), then run again."
+            ) from err
 
     def remove(self) -> None:
         """Forget everything; called when the entry is complete."""

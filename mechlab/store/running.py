@@ -14,7 +14,7 @@ from mechlab.prompts import PromptSet
 from mechlab.results import check_result
 from mechlab.store.joining import join_prompts
 from mechlab.store.journal import FileJournal
-from mechlab.store.keys import Request
+from mechlab.store.keys import HINTS, Request
 from mechlab.store.records import DamagedEntry, DamagedEntryWarning, Entry, Kind, path_of
 from mechlab.store.shelf import Shelf
 
@@ -66,7 +66,11 @@ class Run:
         digests = [self.prompts.prompt_digest(index) for index in range(len(self.prompts))]
         distinct = dict(zip(digests, self.prompts, strict=True))
         held = {} if self.recompute else self._held(distinct)
-        for digest in [digest for digest in distinct if digest not in held]:
+        missing = [digest for digest in distinct if digest not in held]
+        if missing and self.request.method.check is not None:
+            options = {n: v for n, v in self.request.given.items() if n not in HINTS}
+            self.request.method.check(self.model, self.prompts, **options)
+        for digest in missing:
             held[digest] = self._one(distinct[digest], digest, len(held), len(distinct))
             self._report(len(held), len(distinct), held[digest][1])
         return self._join([held[digest] for digest in digests])

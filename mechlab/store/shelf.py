@@ -139,14 +139,28 @@ class Shelf:
         return entry
 
     def paths(self, kind: Kind, method: str | None = None, start: str = "") -> Iterator[str]:
-        """Yield the folders of entries, valid or not, whose key begins with `start`."""
+        """Yield the folders of entries, valid or not, whose key begins with `start`.
+
+        Raises:
+            StoreError: when a folder of the store cannot be listed.
+        """
         below = "/prompts" if kind == "prompt" else ""
-        for name in self.place.names("") if method is None else [method]:
-            twos = [start[:2]] if len(start) >= 2 else self.place.names(f"{name}{below}")
+        for name in self._names("") if method is None else [method]:
+            twos = [start[:2]] if len(start) >= 2 else self._names(f"{name}{below}")
             for two in filter(_TWO.fullmatch, twos):
-                for key in filter(_KEY.fullmatch, self.place.names(f"{name}{below}/{two}")):
+                for key in filter(_KEY.fullmatch, self._names(f"{name}{below}/{two}")):
                     if key.startswith(start):
                         yield path_of(name, kind, key)
+
+    def _names(self, path: str) -> list[str]:
+        try:
+            return self.place.names(path)
+        except OSError as err:
+            raise StoreError(
+                f"the store {self.place.url} cannot be read: {err.strerror or err}.\n"
+                "  Allowed: a folder that you may read, or an fsspec URL.\n"
+                "  Set MECHLAB_CACHE, or give Store(root=...)."
+            ) from err
 
     def _check_sizes(self, entry: Entry, folder: Path) -> None:
         found = {name: folder / name for name in entry.files}

@@ -1,10 +1,14 @@
 """A journal gives back whole batches only."""
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mechlab.errors import StoreError
 from mechlab.store.journal import FileJournal
 from mechlab.store.places import LocalPlace, open_place
 
@@ -31,6 +35,24 @@ def test_a_damaged_batch_counts_as_missing(tmp_path: Path) -> None:
     for content in (b"", file.read_bytes()[:-8], b"junk"):
         file.write_bytes(content)
         assert journal.get("x") is None
+
+
+def test_a_journal_that_another_process_cleared_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = LocalPlace(tmp_path)
+
+    def fail(number: int) -> Callable[[str, bytes], None]:
+        def replace(path: str, data: bytes) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return replace
+
+    monkeypatch.setattr(place, "replace", fail(errno.ENOENT))
+    FileJournal(place, "journal").put("x", np.zeros(1))
+    monkeypatch.setattr(place, "replace", fail(errno.ENOSPC))
+    with pytest.raises(StoreError, match="(?s)cannot be written: No space left.*is kept"):
+        FileJournal(place, "journal").put("x", np.zeros(1))
 
 
 def test_nothing_is_read_that_could_run_code(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import toys
 import xarray as xr
 from store_fakes import numbers
 
+from mechlab.errors import PromptError
 from mechlab.methods import causal_trace
 from mechlab.models import Model, wrap_model
 from mechlab.prompts import Fact
@@ -74,3 +75,11 @@ def test_a_killed_trace_resumes_to_the_same_bytes(
     xr.testing.assert_identical(numbers(resumed), numbers(whole))
     for name, variable in whole.variables.items():
         assert resumed[name].values.tobytes() == variable.values.tobytes()
+
+
+def test_facts_that_cannot_be_traced_are_named_before_the_first_is(tmp_path: Path) -> None:
+    too_long = Fact("Eiffel " * 200 + "is", "Eiffel")
+    store = Store(tmp_path)
+    with pytest.raises(PromptError, match="#2"):
+        store.run(causal_trace, toy(), [*FACTS, too_long], **OPTIONS)  # type: ignore[arg-type]
+    assert store.find(kind="prompt") == []

@@ -1,5 +1,6 @@
 """`Store.run` computes what is missing, once."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import store_fakes
 import xarray as xr
 from store_fakes import CALLS, FakeModel, facts, numbers, spread, trace
 
-from mechlab.errors import Cancelled, StoreError
+from mechlab.errors import Cancelled, PromptError, StoreError
 from mechlab.progress import Progress
 from mechlab.prompts import PromptSet
 from mechlab.results import analysis
@@ -189,6 +190,27 @@ def test_a_result_of_something_else_is_not_stored(store: Store) -> None:
     assert store.find() == []
 
 
+def test_all_prompts_are_checked_before_the_first_is_computed(store: Store) -> None:
+    def long_ones(model: Any, prompts: Any, *, window: int = 2) -> None:
+        if wrong := [f"#{i}" for i, fact in enumerate(prompts) if len(fact.prompt) > 27 * window]:
+            raise PromptError(f"too long: {', '.join(wrong)}")
+
+    checked = analysis(version=3, check=long_ones)(_copy_of(trace))
+    with pytest.raises(PromptError, match="too long: #3, #7"):
+        store.run(checked, MODEL, facts(8), window=1, max_batch=3)
+    assert CALLS == [] and store.find(kind="prompt") == []
+    store.run(checked, MODEL, facts(8), window=2)
+    assert len(CALLS) == 8
+
+
+def _copy_of(function: Any) -> Any:
+    @functools.wraps(function, updated=())
+    def copy(*args: Any, **options: Any) -> xr.Dataset:
+        return function(*args, **options)
+
+    return copy
+
+
 def test_a_store_that_cannot_be_written_is_refused_before_computing(tmp_path: Path) -> None:
     CALLS.clear()
     (tmp_path / "file").write_text("in the way")
@@ -196,6 +218,18 @@ def test_a_store_that_cannot_be_written_is_refused_before_computing(tmp_path: Pa
     with pytest.raises(StoreError, match="(?s)file/cache cannot be written: .*MECHLAB_CACHE"):
         store.run(trace, MODEL, facts(1))
     assert CALLS == [] and store.find() == []
+
+
+def test_a_store_that_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(store._shelf.place, "names", refused)
+    with pytest.raises(StoreError, match="(?s)cannot be read: Permission denied.*MECHLAB_CACHE"):
+        store.find()
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,18 @@ HINTS = frozenset({"model", "facts", "max_batch", "mode", "progress", "journal"}
 """Arguments that decide no number."""
 
 
-@analysis(version=1, prompt_kind="fact", default_plot="layer_by_token", per_prompt=True)
+def _check_all(
+    model: "Model",
+    prompts: PromptSet[Fact],
+    *,
+    score: Literal["top", "target"] = "top",
+    **options: object,
+) -> None:
+    """Tokenise all facts, so that the store names all offenders before it traces the first."""
+    PromptTokens.of(model, prompts, needs_target=score == "target")
+
+
+@analysis(version=1, prompt_kind="fact", default_plot="layer_by_token", check=_check_all)
 def causal_trace(
     model: "Model",
     facts: PromptSet[Any] | Sequence[Fact] | Fact,
@@ -175,7 +186,11 @@ def causal_trace(
         partial=dataset,
         journal=journal,
     )
-    return dataset(readings.bases, readings.rows).assign_attrs(engine_mode=readings.mode)
+    return dataset(readings.bases, readings.rows).assign_attrs(
+        engine_mode=readings.mode,
+        engine_executed_rows=readings.executed,
+        engine_token_layers=readings.token_layers,
+    )
 
 
 def _check_numbers(samples: int, noise_scale: float, noise_std: float | None) -> None:
