@@ -44,12 +44,10 @@ def probe_texts(model: "Model") -> tuple[str, str, str]:
 
 
 def _plain_words(model: "Model") -> list[str]:
-    """Return words that stand for single tokens, in a fixed order."""
+    """Return words that stand for single tokens, in a fixed order; letters where there are none."""
     special = set(model.tokenizer.all_special_ids)
     ids = sorted(i for i in model.tokenizer.get_vocab().values() if i not in special)
-    found: list[str] = []
-    for token in ids[:: max(1, len(ids) // 4000)]:
-        word = model.tokenizer.decode([token]).strip()
-        if len(word) > 1 and word.isascii() and word.isalnum():
-            found.append(word)
-    return list(dict.fromkeys(found))
+    decoded = (model.tokenizer.decode([i]).strip() for i in ids[:: max(1, len(ids) // 4000)])
+    found = [*dict.fromkeys(word for word in decoded if word.isascii() and word.isalnum())]
+    longer = [word for word in found if len(word) > 1]
+    return longer if len(longer) >= 2 * WORDS else found

@@ -1,8 +1,7 @@
-"""What the engine is asked for: base runs, rows, and the plan that places them.
+"""What the engine is asked for: base runs and rows, their geometry, and what is refused.
 
 A *base* is one prompt run once, perhaps with noise. A *row* is one counterfactual: a base and the
-interventions that change it. Planning checks every row before any forward pass, works out where
-each row starts, and finds the rows whose reading is known without running them.
+interventions that change it. Every row is checked before any forward pass.
 """
 
 from collections.abc import Sequence
@@ -20,17 +19,15 @@ from mechlab.hooks import (
     Freeze,
     Intervention,
     Patch,
-    Place,
     Site,
     live_sites,
-    single_sites,
     source_of,
 )
 
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Base", "PlannedRow", "Readings", "Row", "check_rows", "plan_rows"]
+__all__ = ["Base", "PlannedRow", "Readings", "Row", "check_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +147,15 @@ def _entry(site: Site) -> Site:
     return replace(site, name="resid_pre", layer=site.layer + 1)
 
 
-def _start_layer(intervention: Intervention) -> int:
+def start_layer(intervention: Intervention) -> int:
+    """Return the block at which an intervention first acts, -1 for the embedding."""
     layers = [
         -1 if site.layer is None else site.layer for site in sites_of(as_entries(intervention))
     ]
     return min(layers)
 
 
-def _cannot_reach(intervention: Intervention, n_layers: int, read: int) -> bool:
+def cannot_reach(intervention: Intervention, n_layers: int, read: int) -> bool:
     """Whether an intervention cannot change the logits at `read` in a causal model."""
     first, last = positions_of(intervention)
     if first > read:
@@ -202,11 +200,14 @@ def check_rows(
                     "alone; make this change in a row."
                 )
             checker.check(step, lengths[number])
+    seen: set[tuple[int, int]] = set()  # sweeps hand in the same tuple for many base runs
     for row in rows:
         if not 0 <= row.base < len(bases):
             raise OptionError(f"row {row.label!r} names base {row.base}; there are {len(bases)}.")
-        for step in row.interventions:
-            checker.check(step, lengths[row.base])
+        if (key := (id(row.interventions), lengths[row.base])) not in seen:
+            seen.add(key)
+            for step in row.interventions:
+                checker.check(step, lengths[row.base])
     checker.report()
 
 
@@ -279,149 +280,3 @@ class _Checker:
                 f"{len(self.problems)} problem(s) with sites on {self.model.name}:\n  {listed}\n"
                 f"  Sites on this model: {usable}\n  See model.sites or `mechlab models check`."
             )
-
-
-# --- planning -------------------------------------------------------------------------------------
-
-
-def plan_rows(
-    model: "Model",
-    bases: Sequence[Base],
-    rows: Sequence[Row],
-    tokens: Sequence[Sequence[int]],
-    *,
-    skip: bool = True,
-) -> tuple[list[PlannedRow], np.ndarray]:
-    """Place the rows and find those that need no run of their own.
-
-    Args:
-        model: the model.
-        bases: base runs of the call.
-        rows: rows of the call, already checked.
-        tokens: unpadded token ids of each base's prompt.
-        skip: whether rows that equal another row or their base are left out.
-
-    Returns:
-        The rows to run, and for every row of the call where its reading comes from: `index >= 0`
-        is the row that runs for it, `-1 - base` its base run, whose reading it equals exactly.
-    """
-    origin = np.empty(len(rows), dtype=np.int64)
-    first_of: dict[tuple[int, tuple[Intervention, ...]], int] = {}
-    shared = _SharedPrefixes(bases, tokens)
-    planned: list[PlannedRow] = []
-    for index, row in enumerate(rows):
-        twin = first_of.setdefault((row.base, row.interventions), index) if skip else index
-        if twin != index:
-            origin[index] = origin[twin]
-            continue
-        base = bases[row.base]
-        read = len(tokens[row.base]) - 1 if base.read_pos is None else base.read_pos
-        live = _live_steps(row, model.n_layers, read, shared) if skip else row.interventions
-        if not live:
-            origin[index] = -1 - row.base
-            continue
-        origin[index] = index
-        planned.append(
-            PlannedRow(
-                index=index,
-                base=row.base,
-                raw=base.interventions + row.interventions,
-                steps=tuple(as_entries(step) for step in sorted(live, key=_is_before_entry)),
-                layer=_first_block(row, bases, live, model.n_layers),
-                pos=min((positions_of(step)[0] for step in live), default=read),
-            )
-        )
-    return planned, origin
-
-
-def _is_before_entry(step: Intervention) -> bool:
-    """Sort key: writes to `resid_post` come before those to the next block's `resid_pre`."""
-    return any(site.name != "resid_post" for site in sites_of(step))
-
-
-def _first_block(
-    row: Row, bases: Sequence[Base], live: Sequence[Intervention], n_layers: int
-) -> int:
-    """Return the first block a row has to run, -1 for the whole model from the embedding on.
-
-    A run that is itself changed beyond the embedding is taken whole: its changes have to be made
-    again in its rows, and its `resid_post` need not be the next block's `resid_pre`.
-    """
-    involved = {row.base, *(source for s in live if (source := source_of(s)) is not None)}
-    changed = (site for i in involved for s in bases[i].interventions for site in sites_of(s))
-    if any(site.layer is not None for site in changed):
-        return -1
-    return min((_start_layer(step) for step in live), default=n_layers)
-
-
-def _live_steps(
-    row: Row, n_layers: int, read: int, shared: "_SharedPrefixes"
-) -> tuple[Intervention, ...]:
-    """Return the steps of a row that can change its reading, in order.
-
-    Left out are steps that cannot reach the read position, and patches that would write what
-    already stands there: their source is the same run up to that position, and no step that
-    matters comes before them (at an earlier or equal layer and position).
-    """
-    reaching = [
-        step
-        for given in row.interventions
-        for step in single_sites(given)
-        if not _cannot_reach(step, n_layers, read)
-    ]
-    idle = {i for i, step in enumerate(reaching) if shared.reads_own_value(step, row.base)}
-    if not idle:
-        return tuple(reaching)
-    extent = [(_start_layer(step), positions_of(step)[0]) for step in reaching]
-    for i in sorted(idle, key=lambda i: extent[i]):
-        layer, pos = extent[i]
-        before = (extent[j] for j in range(len(reaching)) if j != i and j not in idle)
-        if any(other_layer <= layer and other_pos <= pos for other_layer, other_pos in before):
-            idle.discard(i)
-    return tuple(step for i, step in enumerate(reaching) if i not in idle)
-
-
-class _SharedPrefixes:
-    """How far two base runs of one call are the same run: up to here a patch changes nothing."""
-
-    def __init__(self, bases: Sequence[Base], tokens: Sequence[Sequence[int]]) -> None:
-        self.bases = bases
-        self.tokens = tokens
-        self._known: dict[tuple[int, int], int] = {}
-
-    def length(self, a: int, b: int) -> int:
-        """Return the number of first positions on which the runs of bases `a` and `b` agree."""
-        key = (a, b) if a < b else (b, a)
-        if key not in self._known:
-            same = 0
-            for x, y in zip(self.tokens[a], self.tokens[b], strict=False):
-                if x != y:
-                    break
-                same += 1
-            differ = self.bases[a].interventions != self.bases[b].interventions
-            steps = self.bases[a].interventions + self.bases[b].interventions if differ else ()
-            self._known[key] = min([same, *(positions_of(step)[0] for step in steps)])
-        return self._known[key]
-
-    def reads_own_value(self, step: Intervention, base: int) -> bool:
-        """Whether a patch reads what stands there as long as nothing else changed it."""
-        if not isinstance(step, Patch) or step.source_pos is not None or step.site.pos is None:
-            return False
-        return step.site.pos < self.length(base, step.source)
-
-
-def places_to_keep(rows: Sequence[PlannedRow], *, raw: bool) -> dict[Place, None]:
-    """Return the places whose values rows read from base runs.
-
-    Args:
-        rows: planned rows.
-        raw: whether places are named as the caller gave them (packed and plain runs) or with
-            `resid_post` as the next block's `resid_pre` (wavefront).
-    """
-    places: dict[Place, None] = {}
-    for row in rows:
-        for step in row.raw if raw else row.steps:
-            if source_of(step) is not None:
-                for site in sites_of(step):
-                    places[site.name, site.layer] = None
-    return places

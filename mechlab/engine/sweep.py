@@ -10,14 +10,13 @@ from torch import Tensor
 
 from mechlab.engine.batching import Batch, cut_batches, with_back_off
 from mechlab.engine.forward import BaseRuns, packed_residuals, run_bases, tokenize_bases
+from mechlab.engine.planning import places_to_keep, plan_rows
 from mechlab.engine.rows import (
     Base,
     PlannedRow,
     Readings,
     Row,
     check_rows,
-    places_to_keep,
-    plan_rows,
 )
 from mechlab.engine.wavefront import Work, head_logits, wave_residuals
 from mechlab.hooks import source_of
