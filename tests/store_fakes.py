@@ -10,7 +10,7 @@ import xarray as xr
 
 from mechlab.progress import Journal, Progress, ProgressCallback
 from mechlab.prompts import Fact, PromptSet, as_prompt_set, role_of_positions
-from mechlab.results import analysis, new_result
+from mechlab.results import WORK, analysis, new_result
 
 LAYERS, SITES, SAMPLES = 3, ("resid_post", "mlp_out"), 4
 
@@ -152,6 +152,6 @@ def spread(model: FakeModel, prompts: Any, *, power: int = 1) -> xr.Dataset:
 
 
 def numbers(result: xr.Dataset) -> xr.Dataset:
-    """A result without what differs between two runs of the same thing: the times."""
-    kept = {k: v for k, v in result.attrs.items() if k not in ("started", "wall_seconds")}
+    """A result without what differs between two runs of the same thing: time and work."""
+    kept = {k: v for k, v in result.attrs.items() if k not in ("started", *WORK)}
     return result.copy().drop_attrs(deep=False).assign_attrs(kept)

@@ -3,6 +3,7 @@
 from mechlab.results.averages import by_token_role, top_heads
 from mechlab.results.dataset import (
     PROVENANCE,
+    WORK,
     check_result,
     library_versions,
     new_result,
@@ -12,6 +13,7 @@ from mechlab.results.method import Method, analysis, method_of
 
 __all__ = [
     "PROVENANCE",
+    "WORK",
     "Method",
     "analysis",
     "by_token_role",

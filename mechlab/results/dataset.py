@@ -20,7 +20,7 @@ from mechlab.axes import AXES
 from mechlab.canonical import canonical_json
 from mechlab.errors import OptionError
 
-__all__ = ["PROVENANCE", "check_result", "library_versions", "new_result", "plain_labels"]
+__all__ = ["PROVENANCE", "WORK", "check_result", "library_versions", "new_result", "plain_labels"]
 
 PROVENANCE = (
     "method",
@@ -35,6 +35,10 @@ PROVENANCE = (
     "checks",
 )
 """Attributes that every result carries."""
+
+WORK = ("wall_seconds", "engine_token_layers")
+"""Attributes that say how much work was done: they add up over prompts, and two runs of the same
+thing may differ in them, for a resumed run does less."""
 
 _LIBRARIES = ("mechlab", "numpy", "torch", "transformer-lens", "transformers", "xarray", "zarr")
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mechlab.errors import StoreError
+from mechlab.results import WORK
 
 __all__ = ["join_prompts"]
 
@@ -104,13 +105,15 @@ def _shared(name: str, arrays: Sequence[Array]) -> Array:
 def _joint_attributes(parts: Sequence[xr.Dataset], prompts_digest: str) -> dict[str, Any]:
     names = dict.fromkeys(name for part in parts for name in part.attrs)
     joined = {n: _agreed([part.attrs[n] for part in parts if n in part.attrs]) for n in names}
-    wall = sum(float(part.attrs.get("wall_seconds", 0.0)) for part in parts)
+    amounts = {name: sum(part.attrs.get(name, 0) for part in parts) for name in WORK}
     started = min(str(part.attrs.get("started", "")) for part in parts)
-    return joined | {
-        "prompts_digest": prompts_digest,
-        "wall_seconds": round(wall, 3),
-        "started": started,
-    }
+    joined |= {name: _rounded(amount) for name, amount in amounts.items() if name in joined}
+    return joined | {"prompts_digest": prompts_digest, "started": started}
+
+
+def _rounded(amount: float) -> float:
+    """Return a sum of milliseconds or of whole numbers without the dust of the addition."""
+    return amount if isinstance(amount, int) else round(amount, 3)
 
 
 def _agreed(values: Sequence[Any]) -> Any:
