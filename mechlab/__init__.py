@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.hooks import Scale as Scale
     from mechlab.hooks import Site as Site
     from mechlab.hooks import Steer as Steer
+    from mechlab.hooks import noise as noise
     from mechlab.methods import average_indirect_effect as average_indirect_effect
     from mechlab.methods import causal_trace as causal_trace
     from mechlab.methods import default_window as default_window
@@ -76,6 +77,7 @@ _NAMES = {
         "Scale",
         "Site",
         "Steer",
+        "noise",
     ),
     "mechlab.methods": (
         "average_indirect_effect",
