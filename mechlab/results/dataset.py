@@ -36,7 +36,7 @@ PROVENANCE = (
 )
 """Attributes that every result carries."""
 
-WORK = ("wall_seconds", "engine_token_layers")
+WORK = ("wall_seconds",)
 """Attributes that say how much work was done: they add up over prompts, and two runs of the same
 thing may differ in them, for a resumed run does less."""
 

@@ -52,8 +52,8 @@ def test_shorter_prompts_are_padded_at_the_end() -> None:
 
 
 def test_times_are_added_up_and_differences_are_kept() -> None:
-    one = part(3).assign_attrs(device="cpu", engine_token_layers=40)
-    two = part(2).assign_attrs(device="cuda", engine_token_layers=40)
+    one = part(3).assign_attrs(device="cpu")
+    two = part(2).assign_attrs(device="cuda")
     joined = join_prompts([one, two, part(1)], list("abc"), "all")
     assert joined.attrs == {
         "prompts_digest": "all",
@@ -61,7 +61,6 @@ def test_times_are_added_up_and_differences_are_kept() -> None:
         "started": "2026-01-01",
         "seed": 0,
         "device": "cpu | cuda",
-        "engine_token_layers": 80,
     }
 
 
