@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from mechlab.engine.rows import Base, PlannedRow
+from mechlab.errors import ModelError
 from mechlab.hooks import (
     Intervention,
     Kept,
@@ -128,7 +129,18 @@ def _run(
     captures: Mapping[Place, Any],
     cache: DynamicCache | None = None,
 ) -> Tensor:
-    """Run the model with row-wise interventions; return the final residual, `[row, pos, d]`."""
+    """Run the model with row-wise interventions; return the final residual, `[row, pos, d]`.
+
+    Raises:
+        ModelError: prompts of different length on a model whose padding is known not to be exact.
+    """
+    padded = not bool(tokens.mask.all())
+    if padded and model.checks is not None and not model.checks.padding_exact:
+        raise ModelError(
+            f"prompts of different length on {model.name} ({model.family}, {model.dtype}): "
+            "left padding changes its numbers.\n  Allowed: prompts of one length in tokens.\n"
+            "  Run prompts of different length one by one, or load the model in float32."
+        )
     placement = Placement(tokens.starts, tokens.prompts, tokens.width, model.d_model)
     edits = compile_edits(interventions, placement, source, device=tokens.tokens.device)
     last: Place = ("resid_post", model.n_layers - 1)

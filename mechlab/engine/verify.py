@@ -70,12 +70,14 @@ class Checks:
         sites: status per site name.
         parallel_blocks: whether attention and MLP read the same state; `None` without attention.
         engine_agrees: whether the wavefront equals one plain run per row.
+        padding_exact: whether prompts of different length may share a batch.
     """
 
     results: tuple[Check, ...]
     sites: Mapping[str, SiteStatus]
     parallel_blocks: bool | None
     engine_agrees: bool
+    padding_exact: bool = True
 
     def usable(self, site: str) -> bool:
         """Return whether a site may be used on this model."""
@@ -155,7 +157,7 @@ class _Verifier:
         fired = {name for name in self.live if self._patches(name)}
         agrees = self._engine()
         sites = {name: self._status(name, fired) for name in SITES}
-        return Checks(tuple(self.results), sites, parallel, agrees)
+        return Checks(tuple(self.results), sites, parallel, agrees, self.padding_ok)
 
     # --- helpers ---
 

@@ -78,6 +78,11 @@ class Checks(Protocol):
         """Whether the engine's fast runs equal one plain run per row."""
         ...
 
+    @property
+    def padding_exact(self) -> bool:
+        """Whether prompts of different length may share a batch."""
+        ...
+
     def usable(self, site: str) -> bool:
         """Return whether a site may be used on this model."""
         ...
