@@ -13,7 +13,7 @@ from mechlab.errors import OptionError
 @pytest.fixture
 def calls(monkeypatch) -> list[tuple[list[str], dict[str, str]]]:
     made: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr("subprocess.call", lambda command, env: made.append((command, env)) or 0)
+    monkeypatch.setattr(dashboard, "become", lambda *call: made.append(call))
     return made
 
 

@@ -21,6 +21,7 @@ def commands() -> tuple[str, str]:
     return trace, test
 
 
+@pytest.mark.filterwarnings("ignore:.* answers have several tokens")  # said, and true
 def test_the_python_of_the_readme_runs_as_printed(tmp_path, monkeypatch):
     monkeypatch.setenv("MECHLAB_CACHE", str(tmp_path))
     names: dict[str, object] = {}

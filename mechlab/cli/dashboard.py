@@ -1,6 +1,6 @@
 """`mechlab app`: the dashboard in a browser, served on this machine only."""
 
-import subprocess
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,11 +32,12 @@ def dashboard(
             "  Install it with: pip install 'mechlab[app]'"
         )
     command = dashboard_command(main_script(), port=port, browser=browser)
-    try:
-        code = subprocess.call(command, env=_environment(cache))
-    except KeyboardInterrupt:
-        code = 0  # Ctrl-C is how one leaves a server
-    raise typer.Exit(code)
+    become(command, {**os.environ, **({"MECHLAB_CACHE": cache} if cache else {})})
+
+
+def become(command: list[str], environment: dict[str, str]) -> None:
+    """Go on as another program, so that Ctrl-C and signals reach the server itself."""
+    os.execve(command[0], command, environment)
 
 
 def dashboard_command(script: Path, *, port: int, browser: bool) -> list[str]:
@@ -65,9 +66,3 @@ def main_script() -> Path:
         f"the dashboard's files are missing: no apps/main.py beside {package} nor inside it.\n"
         "  Install mechlab again; wheels and checkouts both carry the folder."
     )
-
-
-def _environment(cache: str | None) -> dict[str, str]:
-    import os
-
-    return {**os.environ, **({"MECHLAB_CACHE": cache} if cache else {})}
