@@ -8,12 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import toys
 
 from mechlab import engine
 from mechlab.engine import Base, Row, batching
 from mechlab.errors import Cancelled, MechlabError, OptionError, PromptError, SiteError
 from mechlab.hooks import AddNoise, Patch, Scale, Site
-from mechlab.models import Model
+from mechlab.models import Model, wrap_model
 from mechlab.progress import Progress
 
 ToyModel = Callable[..., Model]
@@ -319,3 +320,16 @@ def test_kl_divergence_is_zero_for_no_change_and_positive_for_one(toy_model: Toy
     readings = engine.run(model, bases(), rows, read="kl_divergence")
     assert readings.rows[0] == pytest.approx(0.0, abs=1e-6)
     assert readings.rows[1] > 1e-3
+
+
+def test_bfloat16_agrees_with_plain_runs_to_its_own_precision(attention_family: str) -> None:
+    """8 bits of mantissa: log-probabilities agree to a few hundredths, far below the effects."""
+    model = wrap_model(
+        toys.make_hf(attention_family, dtype=torch.bfloat16), toys.make_tokenizer(), name="half"
+    )
+    rows = sweep(model)
+    fast = measure(model, rows, read="log_probability")
+    slow = measure(model, rows, read="log_probability", mode="plain")
+    assert fast.mode == "wavefront"
+    assert np.abs(fast.rows - slow.rows).max() < 0.1
+    assert np.ptp(slow.rows) > 0.5
