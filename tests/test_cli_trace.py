@@ -2,16 +2,21 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 import mechlab as ml
+from mechlab import models
 from mechlab.cli import app
 from mechlab.cli.spec import read_request
 from mechlab.errors import OptionError
@@ -100,6 +105,32 @@ def test_an_estimate_runs_nothing(run, folder, tmp_path):
     assert again == {"run": told["run"], "stored": True, "restored_runs": 0, "seconds": 0.0}
 
 
+@pytest.fixture
+def forwards(monkeypatch) -> Iterator[list[str]]:
+    """Names of the modules that ran after a model was loaded."""
+    ran: list[str] = []
+    hooks = []
+    load = models.load_model
+
+    def note(module, _) -> None:
+        ran.append(type(module).__name__)
+
+    def recorded(*args, **options):
+        model = load(*args, **options)
+        hooks.append(torch.nn.modules.module.register_module_forward_pre_hook(note))
+        return model
+
+    monkeypatch.setattr(models, "load_model", recorded)
+    yield ran
+    for hook in hooks:
+        hook.remove()
+
+
+def test_the_recorder_of_forward_passes_works(forwards, run, folder):
+    assert trace(run, folder, *FACT).exit_code == 0
+    assert forwards
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -115,12 +146,16 @@ def test_an_estimate_runs_nothing(run, folder, tmp_path):
         ([*FACT, "--device", "abacus"], "abacus"),
         ([*FACT, "--html", "/nowhere/at/all.html"], "--html"),
         (["--file", "/nowhere.csv"], "nowhere.csv"),
+        (["--prompt", "the Rome " * 200, "--subject", "Rome", "--target", "x"], "128 tokens"),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_2(run, folder, tmp_path, words, message):
+def test_bad_input_is_one_message_before_any_forward_pass(
+    run, folder, tmp_path, forwards, words, message
+):
     ended = run("trace", "--model", str(folder), *words)
     assert ended.exit_code == 2
     assert message in ended.stderr
+    assert forwards == []
     assert "Traceback" not in ended.output
     assert ended.stdout == ""
     assert not list((tmp_path / "store").rglob("record.json"))
@@ -133,7 +168,46 @@ def test_an_unknown_model_is_refused(run, name):
     assert name in ended.stderr
 
 
-def test_a_store_that_cannot_be_written_is_refused(tmp_path, folder):
+def test_a_layer_out_of_range_is_refused(run, folder, tmp_path, forwards):
+    ended = run("run", str(spec(tmp_path, model=str(folder), options={"layers": [0, 99]})))
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "99" in ended.stderr
+    assert forwards == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_missing_gpu_is_refused(run, folder):
+    ended = trace(run, folder, *FACT, "--device", "cuda")
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "cuda" in ended.stderr
+
+
+def spoilt(folder: Path, to: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Copy a model folder without its weights; return it with the weights."""
+    shutil.copytree(folder, to)
+    weights = load_file(to / "model.safetensors")
+    (to / "model.safetensors").unlink()
+    return to, weights
+
+
+def test_weights_that_are_not_finite_are_refused(run, folder, tmp_path):
+    copy, weights = spoilt(folder, tmp_path / "nan")
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    ended = trace(run, copy, *FACT)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "ModelError" in ended.stderr
+
+
+def test_pickled_weights_are_refused(run, folder, tmp_path):
+    copy, _ = spoilt(folder, tmp_path / "pickled")
+    (copy / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    ended = trace(run, copy, *FACT)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "safetensors" in ended.stderr
+
+
+def test_a_store_that_cannot_be_written_is_refused(tmp_path, folder, forwards):
     file = tmp_path / "file"
     file.write_text("in the way")
     ended = CliRunner().invoke(
@@ -141,6 +215,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path, folder):
     )
     assert ended.exit_code == 2
     assert "cannot be written" in ended.stderr
+    assert forwards == []
 
 
 def spec(tmp_path: Path, **changes: object) -> Path:
