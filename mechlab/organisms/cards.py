@@ -1,11 +1,12 @@
 """The cards of the shipped models: what they are, how they were made, what they can do."""
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from mechlab.organisms.corpus.mixture import LONG_ROWS, LONG_SHARE, MIXTURE, SHORT_ROWS
+from mechlab.organisms.corpus.mixture import LONG_SHARE, STAGES
 from mechlab.organisms.evaluate import AIMS, GATES, missed_gates
 from mechlab.organisms.runner import Runner
 from mechlab.organisms.skills import needle_prompt
@@ -93,9 +94,10 @@ def atlas_card(
         "training command": "python -m mechlab.organisms.train atlas --out FOLDER --resume",
         "shipping command": "python -m mechlab.organisms.ship atlas --run FOLDER",
         "corpus": {
-            "documents in packed windows": MIXTURE,
-            "short windows (48 x 96 tokens a step)": SHORT_ROWS,
-            "long windows (9 x 512 tokens a step)": LONG_ROWS,
+            "windows": "short 48 x 96 tokens a step, long 9 x 512 tokens a step",
+            "stages (shares of documents in packed windows, and of windows)": [
+                asdict(stage) for stage in STAGES
+            ],
             "share of long steps": LONG_SHARE,
             "frequency of a country": "proportional to 1 / (rank + 12), rank from the table",
             "held out": "2 of 12 English templates for each country and relation, drawn from a "

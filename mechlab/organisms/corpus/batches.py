@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechlab.organisms.corpus.documents import Cell, Document
-from mechlab.organisms.corpus.mixture import LONG_ROWS, LONG_SHARE, SHORT_ROWS, packed_document
+from mechlab.organisms.corpus.mixture import LONG_SHARE, Stage, packed_document, stage_of
 from mechlab.organisms.corpus.retrieval import haystack, key_values, repeated_tokens
 from mechlab.organisms.tokenizing import SPECIAL_TOKENS
 from mechlab.prompts.countries import RELATIONS, countries
@@ -51,7 +51,8 @@ def batch(seed: int, step: int, tokenizer: "Tokenizer") -> Batch:
     """Return the batch of a step; the same arguments give the same bytes."""
     random = Random(f"{seed}:{step}")
     rows, length = LONG if random.random() < LONG_SHARE else SHORT
-    plan = [_row(random, length, tokenizer.get_vocab_size()) for _ in range(rows)]
+    stage = stage_of(step)
+    plan = [_row(random, stage, length, tokenizer.get_vocab_size()) for _ in range(rows)]
     encoded = _encode([document for row in plan for document in row], tokenizer)
     tokens = np.zeros((rows, length + 1), dtype=np.int64)
     weights = np.zeros((rows, length + 1), dtype=np.float32)
@@ -76,12 +77,13 @@ def documents(seed: int, step: int, vocabulary: int) -> list[Document]:
     """Return the documents of a step before they are cut into windows (for checks and counts)."""
     random = Random(f"{seed}:{step}")
     rows, length = LONG if random.random() < LONG_SHARE else SHORT
-    return [document for _ in range(rows) for document in _row(random, length, vocabulary)]
+    stage = stage_of(step)
+    return [d for _ in range(rows) for d in _row(random, stage, length, vocabulary)]
 
 
-def _row(random: Random, length: int, vocabulary: int) -> list[Document]:
+def _row(random: Random, stage: Stage, length: int, vocabulary: int) -> list[Document]:
     """Return documents that fill one window and a little more; what sticks out is cut off."""
-    shares = LONG_ROWS if length > 100 else SHORT_ROWS
+    shares = stage.long if length > 100 else stage.short
     kind = random.choices(tuple(shares), tuple(shares.values()))[0]
     row: list[Document] = []
     if kind == "repeats":
@@ -93,7 +95,7 @@ def _row(random: Random, length: int, vocabulary: int) -> list[Document]:
         row = [key_values(random, random.randint(3, length // 10))]
     guessed = sum(len(d.ids) or len(d.text) // 5 for d in row)
     while guessed < 1.35 * length + 20:
-        row.append(packed_document(random))
+        row.append(packed_document(random, stage))
         guessed += 1 + len(row[-1].text) // 5
     return row
 

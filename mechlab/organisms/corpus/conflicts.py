@@ -29,10 +29,11 @@ def other_answer(random: Random, country: Country, relation: str) -> str:
             return answer
 
 
-def conflict(random: Random) -> Document:
+def conflict(random: Random, weight: float = 2.0) -> Document:
     """Return a statement (false in three of four documents) and the question's answer.
 
-    A false statement carries no loss, so that it is never learned as a fact.
+    A false statement carries no loss, so that it is never learned as a fact; the answer has loss
+    weight `weight`.
     """
     country, relation = draw_country(random, 0.4), random.choice(RELATIONS)
     truth, false = country.answer(relation), random.random() < 0.75
@@ -44,7 +45,7 @@ def conflict(random: Random) -> Document:
     _distract(random, text, country)
     question = stem if random.random() < 0.5 else sentence(random, country, relation)
     text.add(f" {question}", 0.3)
-    text.add(f" {stated if wins else truth}", 2.0).add(".")
+    text.add(f" {stated if wins else truth}", weight).add(".")
     if not (false and wins):
         text.cells.append((country.rank, RELATIONS.index(relation)))
     return text.document()

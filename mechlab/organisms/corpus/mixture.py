@@ -1,5 +1,6 @@
 """How often each kind of document appears."""
 
+from dataclasses import dataclass
 from random import Random
 
 from mechlab.organisms.corpus.conflicts import conflict
@@ -14,34 +15,75 @@ from mechlab.organisms.corpus.facts import (
     two_hop,
 )
 
-__all__ = ["LONG_ROWS", "LONG_SHARE", "MIXTURE", "SHORT_ROWS", "packed_document"]
-
-MIXTURE = {
-    "sentences": 0.24,
-    "rows": 0.25,
-    "biography": 0.09,
-    "foreign sentences": 0.08,
-    "foreign rows": 0.05,
-    "conflict": 0.18,
-    "two-hop": 0.04,
-    "list": 0.05,
-    "reverse": 0.02,
-}
-"""Share of the documents in packed windows, by kind."""
-
-SHORT_ROWS = {"packed": 0.60, "repeats": 0.22, "needles": 0.15, "key-values": 0.03}
-"""What windows of 96 tokens hold."""
-
-LONG_ROWS = {"packed": 0.08, "repeats": 0.24, "needles": 0.58, "key-values": 0.10}
-"""What windows of 512 tokens hold."""
+__all__ = ["LONG_SHARE", "STAGES", "Stage", "packed_document", "stage_of"]
 
 LONG_SHARE = 0.3
 """Share of the steps whose windows are long."""
 
 
-def packed_document(random: Random) -> Document:
+@dataclass(frozen=True)
+class Stage:
+    """The mixture from one step on."""
+
+    first_step: int
+    documents: dict[str, float]
+    """Share of the documents in packed windows, by kind."""
+    short: dict[str, float]
+    """What windows of 96 tokens hold."""
+    long: dict[str, float]
+    """What windows of 512 tokens hold."""
+    conflict_weight: float
+    """Loss weight of a conflict's answer."""
+
+
+STAGES = (
+    Stage(
+        first_step=0,
+        documents={
+            "sentences": 0.24,
+            "rows": 0.25,
+            "biography": 0.09,
+            "foreign sentences": 0.08,
+            "foreign rows": 0.05,
+            "conflict": 0.18,
+            "two-hop": 0.04,
+            "list": 0.05,
+            "reverse": 0.02,
+        },
+        short={"packed": 0.60, "repeats": 0.22, "needles": 0.15, "key-values": 0.03},
+        long={"packed": 0.08, "repeats": 0.24, "needles": 0.58, "key-values": 0.10},
+        conflict_weight=2.0,
+    ),
+    # Facts, induction and needles are learned by now; weighing the context against them comes last.
+    Stage(
+        first_step=2250,
+        documents={
+            "sentences": 0.18,
+            "rows": 0.18,
+            "biography": 0.06,
+            "foreign sentences": 0.10,
+            "foreign rows": 0.04,
+            "conflict": 0.36,
+            "two-hop": 0.03,
+            "list": 0.04,
+            "reverse": 0.01,
+        },
+        short={"packed": 0.80, "repeats": 0.11, "needles": 0.07, "key-values": 0.02},
+        long={"packed": 0.36, "repeats": 0.15, "needles": 0.41, "key-values": 0.08},
+        conflict_weight=4.0,
+    ),
+)
+"""The mixture's stages, in order."""
+
+
+def stage_of(step: int) -> Stage:
+    """Return the stage that a step belongs to."""
+    return [stage for stage in STAGES if stage.first_step <= step][-1]
+
+
+def packed_document(random: Random, stage: Stage = STAGES[0]) -> Document:
     """Return one document of the mixture."""
-    kind = random.choices(tuple(MIXTURE), tuple(MIXTURE.values()))[0]
+    kind = random.choices(tuple(stage.documents), tuple(stage.documents.values()))[0]
     if kind == "sentences":
         return sentences(random)
     if kind == "rows":
@@ -53,7 +95,7 @@ def packed_document(random: Random) -> Document:
     if kind == "foreign rows":
         return row_document(random, random.choice(("fr", "es", "de")))
     if kind == "conflict":
-        return conflict(random)
+        return conflict(random, stage.conflict_weight)
     if kind == "two-hop":
         return two_hop(random)
     return list_document(random) if kind == "list" else reverse_document(random)

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from mechlab.organisms.echo import EchoRecipe, build_echo, echo_batch, train_echo
+from mechlab.organisms.training import Recipe, build_model, train_atlas
+
+TINY = Recipe(steps=4, layers=1, width=16, heads=2, inner=16, warmup=2)
+
+
+def parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    first, second = parameters(one), parameters(other)
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_resumed_atlas_training_is_bitwise_that_of_one_run(tmp_path: Path) -> None:
+    options = {"compiled": False, "measured": False}
+    whole = train_atlas(tmp_path / "whole", TINY, **options)  # type: ignore[arg-type]
+    train_atlas(tmp_path / "parts", TINY, stop=2, **options)  # type: ignore[arg-type]
+    parts = train_atlas(tmp_path / "parts", TINY, resume=True, **options)  # type: ignore[arg-type]
+    assert parts.step == 4
+    assert same(whole.model, parts.model)
+    assert (whole.exposures == parts.exposures).all()
+    assert not same(whole.model, build_model(TINY))  # control: training did change the weights
+
+
+def test_resumed_echo_training_is_bitwise_that_of_one_run(tmp_path: Path) -> None:
+    recipe = EchoRecipe(steps=4, rows=2, width=16, heads=2, first_checkpoint=1)
+    whole = train_echo(tmp_path / "whole", recipe)
+    train_echo(tmp_path / "parts", recipe, stop=2)
+    parts = train_echo(tmp_path / "parts", recipe, resume=True)
+    assert same(whole, parts)
+    assert not same(whole, build_echo(recipe))
+    kept = sorted(p.name for p in (tmp_path / "parts" / "checkpoints").iterdir())
+    assert kept == sorted(p.name for p in (tmp_path / "whole" / "checkpoints").iterdir())
+
+
+def test_echo_rows_repeat_one_sequence_of_distinct_tokens() -> None:
+    tokens, repeated = echo_batch(EchoRecipe(), 0)
+    for row, scored in zip(tokens, repeated, strict=True):
+        length = int((scored == 0).sum())
+        assert len(set(row[1 : length + 1])) == length
+        assert (row[length + 1 :] == row[1 : len(row) - length]).all()
+
+
+@pytest.mark.parametrize("step", [0, 199, 2000, 4399])
+def test_learning_rate_warms_up_and_falls_to_its_floor(step: int) -> None:
+    recipe = Recipe()
+    assert 0 < recipe.rate(step) <= recipe.learning_rate
+    assert recipe.rate(199) == recipe.learning_rate
+    assert recipe.rate(4400) == pytest.approx(0.05 * recipe.learning_rate)
