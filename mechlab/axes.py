@@ -53,7 +53,8 @@ class Head:
         """
         if self.layer < 0 or self.head < 0:
             raise OptionError(
-                f"Head({self.layer}, {self.head}) has a negative index; layers and heads count from 0."
+                f"Head({self.layer}, {self.head}) has a negative index. "
+                "Allowed: 0 and up, as layers and heads count from 0. Correct it."
             )
 
     def __str__(self) -> str:
@@ -80,6 +81,7 @@ def _matches(names: Iterable[str]) -> list[re.Match[str]]:
     found = {name: _HEAD.fullmatch(name) for name in names}
     if wrong := [name for name, match in found.items() if match is None]:
         raise OptionError(
-            f"not a head: {', '.join(map(repr, wrong))}. A head is written L<layer>H<head>, e.g. 'L9H6'."
+            f"not a head: {', '.join(map(repr, wrong))}. "
+            "Allowed: L<layer>H<head>, e.g. 'L9H6'. Write it like this."
         )
     return [match for match in found.values() if match is not None]
