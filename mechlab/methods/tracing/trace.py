@@ -186,11 +186,7 @@ def causal_trace(
         partial=dataset,
         journal=journal,
     )
-    return dataset(readings.bases, readings.rows).assign_attrs(
-        engine_mode=readings.mode,
-        engine_executed_rows=readings.executed,
-        engine_token_layers=readings.token_layers,
-    )
+    return dataset(readings.bases, readings.rows).assign_attrs(engine_mode=readings.mode)
 
 
 def _check_numbers(samples: int, noise_scale: float, noise_std: float | None) -> None:
