@@ -34,7 +34,7 @@ def test_rank_counts_the_tokens_above():
 
 def test_divergence_is_zero_from_itself_and_positive_otherwise():
     torch.testing.assert_close(kl_divergence(LOGITS, LOGITS), torch.zeros(2))
-    assert (kl_divergence(LOGITS, LOGITS.flip(1)) > 0.1).all()
+    assert (kl_divergence(LOGITS, LOGITS.flip(1)) > 0.01).all()
 
 
 def test_divergence_is_taken_from_the_reference():
