@@ -234,6 +234,11 @@ class _Checker:
             self.problems[
                 f"position {max(first, last or 0)} lies outside a prompt of {length} tokens"
             ] = None
+        if isinstance(step, Block) and max(step.heads or (0,)) >= (self.model.n_heads or 0):
+            self.problems[
+                f"head {max(step.heads or (0,))} of a Block: heads go from 0 to "
+                f"{(self.model.n_heads or 0) - 1}"
+            ] = None
         if isinstance(step, Block) and max(step.keys) >= length:
             self.problems[f"key {max(step.keys)} lies outside a prompt of {length} tokens"] = None
 

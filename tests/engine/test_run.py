@@ -13,7 +13,7 @@ import toys
 from mechlab import engine
 from mechlab.engine import Base, Row, batching
 from mechlab.errors import Cancelled, MechlabError, OptionError, PromptError, SiteError
-from mechlab.hooks import AddNoise, Patch, Scale, Site
+from mechlab.hooks import AddNoise, Block, Patch, Scale, Site
 from mechlab.models import Model, wrap_model
 from mechlab.progress import Progress
 
@@ -245,6 +245,7 @@ def test_noise_depends_on_seed_prompt_and_draw_alone(toy_model: ToyModel) -> Non
         ([Row(0, (Patch(Site("z", 0, head=99, pos=1), 1),))], "heads go from 0 to"),
         ([Row(0, (Patch(Site("k", 0, head=3, pos=1), 1),))], "kv_heads go from 0 to 1"),
         ([Row(0, (Patch(Site("resid_post", 0, pos=77), 1),))], "position 77 lies outside"),
+        ([Row(0, (Block(0, (3,), (1,), heads=(0, 99)),))], "head 99 of a Block: heads go from"),
         ([Row(0, (Patch(Site("resid_post", 0), 2),))], "lengths must agree"),
         ([Row(2, (Patch(Site("resid_post", 0, pos=1), 0, source_pos=50),))], "position 50 lies"),
     ],

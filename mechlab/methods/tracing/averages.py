@@ -23,6 +23,10 @@ def average_indirect_effect(
 ) -> xr.Dataset:
     """Average the effects of a trace over facts, by token role (Meng et al. 2022, section 2).
 
+    Differs from the paper: every restored probability is compared with its own fact's corrupted
+    one before averaging; the published figures subtract the mean over all facts afterwards. The two
+    agree for roles that each fact has once, such as the last subject token.
+
     Args:
         trace: result of `causal_trace`; skipped facts are left out.
         average: `pooled` counts every token once, as published; `per_prompt` every fact once.
