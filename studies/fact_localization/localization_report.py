@@ -55,8 +55,9 @@ def averages(trace: xr.Dataset) -> xr.Dataset | None:
     return ml.average_indirect_effect(trace, cluster="subject")
 
 
-def numbers(trace: xr.Dataset) -> Iterator[tuple[str, str]]:
-    """Yield the averages that the paper prints, by name, as text."""
+def numbers(traces: Traces) -> Iterator[tuple[str, str]]:
+    """Yield the averages that the paper prints, and its lowest severed cell, by name, as text."""
+    trace = traces.sites
     facts, means = traced(trace), averages(trace)
     if means is None:
         return
@@ -69,6 +70,22 @@ def numbers(trace: xr.Dataset) -> Iterator[tuple[str, str]]:
             # The last block's residual at the last token is the whole effect by construction.
             if (site, role) != ("resid_post", "last_token"):
                 yield f"{site} at {role}", _peak(means.sel(site=site, token_role=role))
+    yield from _lowest_severed(traces)
+
+
+def _lowest_severed(traces: Traces) -> Iterator[tuple[str, str]]:
+    """Yield what the first block's output carries: the lowest state that the paper severs.
+
+    The first block's MLP has run by then. A model that looks facts up there loses little here.
+    """
+    for name, trace in {"nothing": traces.entering, **traces.severed}.items():
+        means = averages(trace)
+        if means is not None and trace.sizes["layer"] > 1:
+            at = means.sel(site="resid_pre", token_role="last_subject", layer=[1])
+            yield (
+                f"first block's output at last_subject, {name} severed",
+                _peak(at).removesuffix(" at layer 1"),
+            )
 
 
 def _peak(means: xr.Dataset) -> str:
@@ -107,7 +124,7 @@ def markdown(found: Finding) -> str:
 
 
 def _number_table(found: Finding) -> list[str]:
-    model, control = dict(numbers(found.traces.sites)), dict(numbers(found.control.sites))
+    model, control = dict(numbers(found.traces)), dict(numbers(found.control))
     beside = found.source == "hub"
     head = ["largest average effects", found.model, "untrained"]
     head += ["GPT-2 XL in the paper"] if beside else []
@@ -150,8 +167,8 @@ def write_json(found: Finding, path: Path) -> None:
         "versions": json.loads(found.traces.sites.attrs["versions"]),
         "facts": found.traces.sites.sizes["prompt"],
         "facts_traced": int((found.traces.sites.status == "ok").sum()),
-        "averages": dict(numbers(found.traces.sites)),
-        "averages_untrained": dict(numbers(found.control.sites)),
+        "averages": dict(numbers(found.traces)),
+        "averages_untrained": dict(numbers(found.control)),
         "claims": {
             claim.name: {
                 "statement": claim.statement,
