@@ -208,8 +208,13 @@ def _start_anyway(request: Request) -> None:
 
 def _nothing_yet(request: Request, job: Any | None) -> None:
     if job is not None and job.state == "failed":
-        st.error(f"The run failed. {words(job.error, 1500)}", icon=":material/error:")
+        said = job.error.splitlines() or ["no reason was given"]
+        shown = [words(line.strip(), 300) for line in said]
+        # Long messages list every offender; their last line says what to do.
+        kept = shown if len(shown) <= 6 else [*shown[:4], "…", shown[-1]]
+        st.error("The run failed.  \n" + "  \n".join(kept), icon=":material/error:")
         with st.expander("Details"):
+            st.code(job.error, language=None, wrap_lines=True)
             st.code(job.details, language=None)
             st.code(request.code(), language="python")
     elif job is not None and job.state == "cancelled":

@@ -54,7 +54,7 @@ def script(
             pytest.skip("the shipped model atlas is not in this checkout")
         return APPS / "main.py"
     text = ON_A_FOLDER.format(
-        apps=str(APPS), model=str(model_folder("llama")), main=str(APPS / "main.py")
+        apps=str(APPS), model=str(model_folder("llama", "bpe")), main=str(APPS / "main.py")
     )
     (tmp_path / "views").symlink_to(APPS / "views")
     (tmp_path / ".streamlit").symlink_to(APPS / ".streamlit")
@@ -144,7 +144,9 @@ def test_from_the_first_start_to_a_linked_cell(address: str, browser: Any, tmp_p
     page.get_by_text("Where does the model keep this fact?").wait_for()
 
     page.locator(".st-key-run_now button").click()
-    page.locator(".st-key-grid-attn_out canvas").wait_for()
+    grid, error = ".st-key-grid-attn_out canvas", "[data-testid=stAlertContentError]"
+    page.locator(f"{grid}, {error}").first.wait_for()
+    assert page.locator(error).all_inner_texts() == []
     assert len(first.selection()["run"]) == 12
     page.get_by_text("Click a cell to see").wait_for()
 
