@@ -62,6 +62,8 @@ class Job:
     """When it was handed in, seconds since the epoch."""
     started: float | None = None
     """When it began to run."""
+    counting: float | None = None
+    """When it first said how much there is to do; what comes before is not the work itself."""
     finished: float | None = None
     """When it ended."""
 
@@ -71,11 +73,17 @@ class Job:
         return self.state in ("queued", "running")
 
     @property
-    def seconds_left(self) -> float | None:
-        """Time left at the average speed so far; None until there is one."""
-        if self.state != "running" or self.started is None or not 0 < self.done <= self.total:
+    def per_second(self) -> float | None:
+        """Average speed since the count began; None until there is one."""
+        if self.state != "running" or self.counting is None or self.done <= 0:
             return None
-        return (time.time() - self.started) * (self.total - self.done) / self.done
+        return self.done / max(time.time() - self.counting, 1e-3)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at that speed; None until there is one."""
+        speed = self.per_second
+        return None if not speed else max(self.total - self.done, 0) / speed
 
 
 class JobTable:
@@ -199,6 +207,7 @@ class JobTable:
                 done=progress.done,
                 total=progress.total,
                 unit=progress.unit,
+                counting=job.counting or (time.time() if progress.total else None),
                 partial=job.partial if progress.partial is None else progress.partial,
             )
             if job.cancelling:

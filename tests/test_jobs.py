@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -49,6 +50,40 @@ def test_a_job_runs_reports_and_keeps_what_it_returned(table: JobTable) -> None:
     assert (done.state, done.done, done.result, done.label) == ("done", 2, "made", "trace")
     assert done.submitted <= (done.started or 0) <= (done.finished or 0)
     assert done.seconds_left is None
+
+
+def test_speed_counts_from_the_first_count_not_from_the_preparation(table: JobTable) -> None:
+    loading, counted, gate = Gate(), Gate(), Gate()
+
+    def work(progress: ProgressCallback) -> None:
+        progress(Progress(0, 0, "loading"))
+        loading.set()
+        assert gate.wait(SOON)
+        progress(Progress(0, 100))
+        progress(Progress(50, 100))
+        gate.clear()
+        counted.set()
+        assert gate.wait(SOON)
+
+    table.submit("a", work)
+    assert loading.wait(SOON)
+    prepared = table.job("a")
+    assert prepared is not None
+    assert (prepared.per_second, prepared.seconds_left, prepared.counting) == (None, None, None)
+    time.sleep(0.2)
+    gate.set()
+    assert counted.wait(SOON)
+    running = table.job("a")
+    assert running is not None
+    assert running.started is not None
+    assert running.counting is not None
+    assert running.counting - running.started >= 0.2
+    speed, left = running.per_second, running.seconds_left
+    assert speed is not None
+    assert left is not None
+    assert 0 < left < 50
+    gate.set()
+    table.wait("a", SOON)
 
 
 def test_the_same_id_attaches_to_the_running_job(table: JobTable) -> None:

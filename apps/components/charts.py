@@ -30,6 +30,7 @@ def probability_bars(cell: Cell) -> None:
             orientation="h",
             text=[f"{value:.3f}" for value in values],
             textposition="auto",
+            insidetextfont={"color": ["#000000", "#ffffff", "#000000"]},
             marker_color=["#9a9a9a", "#2166ac", "#5aae61"],
             hoverinfo="skip",
             cliponaxis=False,

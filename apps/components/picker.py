@@ -73,9 +73,12 @@ def example_of(model: str) -> tuple[str, str, str]:
     return str(example["prompt"]), str(example["subject"]), str(example["target"])
 
 
-def fact_fields() -> None:
-    """Draw the three fields of a fact in one row."""
-    prompt, subject, target = st.columns([5, 2, 2])
+def fact_fields(*, stacked: bool = False) -> None:
+    """Draw the three fields of a fact, in one row or, `stacked`, the prompt above the others."""
+    if stacked:
+        prompt, (subject, target) = st.container(), st.columns(2)
+    else:
+        prompt, subject, target = st.columns([5, 2, 2])
     prompt.text_input(
         "Prompt", key="in.prompt", help="Text that stops where the answer would come.", **_KEPT
     )

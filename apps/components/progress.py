@@ -1,6 +1,5 @@
 """A run under way: how far it is, a picture of what is there, and a way to stop it."""
 
-import time
 from typing import Any
 
 import streamlit as st
@@ -55,9 +54,8 @@ def progress_words(job: Any) -> str:
     if not job.total:
         return job.unit or "starting"
     parts = [f"{job.done:,} of {job.total:,} {job.unit}"]
-    elapsed = time.time() - job.started
-    if job.done and elapsed > 0.5:
-        parts.append(f"{job.done / elapsed:,.0f} per second")
+    if job.per_second is not None:
+        parts.append(f"{job.per_second:,.0f} per second")
     if job.seconds_left is not None:
         parts.append(f"about {duration(job.seconds_left)} left")
     return " · ".join(parts)

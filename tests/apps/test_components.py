@@ -76,7 +76,7 @@ def test_progress_is_told_in_words() -> None:
     import time
 
     half = Job(
-        "a", "trace", "cpu", "running", done=600, total=1200, unit="rows", started=time.time() - 60
+        "a", "trace", "cpu", "running", done=600, total=1200, unit="rows", counting=time.time() - 60
     )
     assert progress_words(half) == "600 of 1,200 rows · 10 per second · about 60 s left"
 
