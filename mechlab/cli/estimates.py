@@ -1,7 +1,8 @@
 """`--estimate`: what a trace would cost, told without running the model."""
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,12 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
-_SAMPLES = 10  # the method's default
-
 
 def show(
     store: "Store",
     key: str,
+    function: Callable[..., Any],
     model: "Model",
     prompts: "PromptSet[Any]",
     options: Mapping[str, Any],
@@ -25,7 +25,8 @@ def show(
 ) -> None:
     """Print the number of restored runs, and the time at the speed of the last stored trace."""
     stored = key in store
-    rows = 0 if stored else _rows(model, prompts, options)
+    defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
+    rows = 0 if stored else _rows(model, prompts, {**defaults, **options})
     rate = _rate(store, model)
     seconds = 0.0 if stored else rows / rate if rate else None
     if as_json:
@@ -40,9 +41,8 @@ def show(
 def _rows(model: "Model", prompts: "PromptSet[Any]", options: Mapping[str, Any]) -> int:
     """Return sites × layers × tokens × samples, summed over all facts."""
     tokens = sum(len(model.token_strings(fact.prompt)) for fact in prompts)
-    sites = len(options.get("sites", ("resid_post",)))
-    layers = len(options.get("layers") or range(model.n_layers))
-    return sites * layers * tokens * int(options.get("samples", _SAMPLES))
+    layers = len(options["layers"] or range(model.n_layers))
+    return len(options["sites"]) * layers * tokens * int(options["samples"])
 
 
 def _rate(store: "Store", model: "Model") -> float | None:

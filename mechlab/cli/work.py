@@ -61,7 +61,7 @@ def perform(
     options = {**(complete(model) if complete else {}), **request.options}
     key = store.key(function, model, request.prompts, **options)
     if estimate:
-        estimates.show(store, key, model, request.prompts, options, as_json=as_json)
+        estimates.show(store, key, function, model, request.prompts, options, as_json=as_json)
         return
     with progress_bar(request.method.replace("_", " ")) as progress:
         trace = store.run(function, model, request.prompts, progress=progress, **options)
