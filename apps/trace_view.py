@@ -21,6 +21,7 @@ __all__ = [
     "fact_choices",
     "grids",
     "link_problems",
+    "little_to_restore",
     "outlined",
     "request_of",
     "status_of",
@@ -76,6 +77,17 @@ def fact_choices(trace: Any) -> list[str]:
 def status_of(trace: Any, fact: str) -> str:
     """Return `ok`, or why the fact was skipped."""
     return "ok" if fact == AVERAGE else _texts(trace, "status")[int(fact)]
+
+
+def little_to_restore(trace: Any, fact: str) -> bool:
+    """Return whether the noise took away less than a tenth of the answer's probability.
+
+    The grids then show small differences at full colour, which say little about the fact.
+    """
+    if fact == AVERAGE:
+        return False
+    one = trace.isel(prompt=int(fact))
+    return bool(float(one["total_effect"]) < 0.1 * float(one["clean_probability"]))
 
 
 def grids(trace: Any, fact: str) -> list[Any]:

@@ -27,6 +27,7 @@ from trace_view import (
     fact_choices,
     grids,
     link_problems,
+    little_to_restore,
     outlined,
     request_of,
     status_of,
@@ -57,6 +58,12 @@ def picture(trace: Any, run: str, request: Request, link: dict[str, str]) -> Non
     for problem in link_problems(link, trace, views[0].shape):
         st.warning(f"The link asked for {words(problem)}.", icon=":material/link_off:")
     _heading(trace, fact, views)
+    if little_to_restore(trace, fact):
+        st.warning(
+            "The noise took away less than a tenth of the answer's probability, so there is little "
+            "to bring back: these colours show small differences. Is the subject named twice?",
+            icon=":material/report:",
+        )
     left, right = st.columns([3, 1], gap="medium")
     with right:
         site, layer, column = _selection_fields(sites, views[0].shape)

@@ -63,7 +63,7 @@ def _bad_link(run: str) -> None:
     why = "is not in this store" if runs.is_run_id(run) else "is not a run id (12 hex digits)"
     st.warning(
         f"The link asked for run {words(run, 40)}, which {why}. "
-        f"It holds {len(known)} traces.{newest} Run the trace here, or import it.",
+        f"It holds {len(known)} traces.{newest} Run the trace here.",
         icon=":material/link_off:",
     )
 
@@ -146,8 +146,9 @@ def _stored_menu() -> None:
             st.caption("Nothing is stored yet.")
         for entry in known[:20]:
             more = f" and {len(entry.labels) - 1} more" if len(entry.labels) > 1 else ""
+            when = entry.created[:16].replace("T", " ")
             st.button(
-                words(f"{entry.labels[0]}{more} · {entry.model_name} · {entry.created[:16]}", 90),
+                words(f"{entry.labels[0]}{more} · {entry.model_name} · {when}", 90),
                 key=f"open.{entry.id}", type="tertiary", on_click=_open, args=(entry.id,),
             )  # fmt: skip
 

@@ -8,6 +8,7 @@ from trace_view import (
     fact_choices,
     grids,
     link_problems,
+    little_to_restore,
     outlined,
     request_of,
     status_of,
@@ -80,6 +81,14 @@ def test_the_strip_marks_the_subject_and_leaves_out_padding() -> None:
     strip = token_strip(two_facts(), "0")
     assert [subject for _, subject in strip] == [False, False, True]
     assert strip[0][0] == "0·\\<s\\>"
+
+
+def test_a_trace_whose_noise_changed_nothing_is_known_as_such() -> None:
+    trace = make_trace()
+    assert not little_to_restore(trace, "0")
+    trace["total_effect"][:] = 0.05
+    assert little_to_restore(trace, "0")
+    assert not little_to_restore(trace, AVERAGE)
 
 
 def test_a_result_turns_back_into_its_request() -> None:

@@ -206,6 +206,15 @@ def test_hostile_text_is_shown_as_text(engine, stored) -> None:
     assert not any(element.allow_html for element in app.markdown)
 
 
+def test_a_trace_that_restores_almost_nothing_says_so(engine, stored, monkeypatch) -> None:
+    from components import trace_picture
+
+    run = stored(Request(**FACT))
+    assert "little to bring back" not in texts(opened(run=run))
+    monkeypatch.setattr(trace_picture, "little_to_restore", lambda trace, fact: True)
+    assert "little to bring back" in texts(opened(run=run))
+
+
 def test_the_table_twin_holds_every_cell(engine, stored) -> None:
     app = opened(run=stored(Request(**FACT)))
     app.toggle(key="table").set_value(True)
