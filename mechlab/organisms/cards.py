@@ -91,7 +91,10 @@ def atlas_card(
         },
         "tokenizer": "byte-level BPE trained on the corpus, no prefix space, <bos> prepended",
         "recipe": recipe,
-        "training command": "python -m mechlab.organisms.train atlas --out FOLDER --resume",
+        "training command": "OMP_NUM_THREADS=1 python -m mechlab.organisms.train atlas "
+        "--out FOLDER --resume",
+        "training": "one CPU core with bfloat16 matrix units, about an hour; this run was stopped "
+        "and resumed at steps 2250 and 4400, when the second stage and the tail were added",
         "shipping command": "python -m mechlab.organisms.ship atlas --run FOLDER",
         "corpus": {
             "windows": "short 48 x 96 tokens a step, long 9 x 512 tokens a step",

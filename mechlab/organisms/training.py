@@ -33,6 +33,10 @@ class Recipe:
 
     seed: int = 0
     steps: int = 4400
+    """Length of the cosine."""
+    tail: int = 600
+    """Steps after it, in which the learning rate starts anew from `tail_rate` and falls evenly."""
+    tail_rate: float = 5e-4
     layers: int = 8
     width: int = 192
     heads: int = 6
@@ -48,8 +52,20 @@ class Recipe:
     beta2: float = 0.95
     clip: float = 1.0
 
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.steps + self.tail
+
+    @property
+    def marks(self) -> tuple[int, ...]:
+        """The steps at which facts and skills are recorded."""
+        return tuple(sorted({*log_spaced(self.steps), self.total}))
+
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
+        if step >= self.steps:
+            return self.tail_rate * (1 - (1 - self.final_share) * (step - self.steps) / self.tail)
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         part = (step - self.warmup) / max(1, self.steps - self.warmup)
@@ -197,7 +213,7 @@ def train_atlas(
         _LOG.info("resumed at step %d", trainer.step)
     else:
         trainer.record.forget_after(-1)
-    end, marks = min(stop or recipe.steps, recipe.steps), log_spaced(recipe.steps)
+    end, marks = min(stop or recipe.total, recipe.total), recipe.marks
     began, losses = time.monotonic(), []
     if measured and trainer.step == 0:
         trainer.record.add(

@@ -9,10 +9,14 @@ from tokenizers import Tokenizer
 from mechlab.organisms import shipped
 from mechlab.organisms.corpus import conflicts, facts, retrieval
 from mechlab.organisms.corpus.batches import batch, documents
+from mechlab.organisms.corpus.mixture import STAGES, stage_of
 from mechlab.organisms.corpus.tokenizer import train_tokenizer
 from mechlab.prompts.countries import RELATIONS, TEMPLATES, countries
 
 FIRST_BATCH = "00942eeb63088aed69e61cea43d6c5626181394108609367fb8c841740c00c5a"
+
+
+STEPS = (*range(20), *range(3000, 3010), *range(4500, 4510))  # of all stages
 
 
 @cache
@@ -55,7 +59,7 @@ def held_out_prompts() -> list[tuple[str, str]]:
 
 
 def test_held_out_prompts_never_occur_in_documents() -> None:
-    made = [d.text for step in range(40) for d in documents(0, step, 3072)]
+    made = [d.text for step in STEPS for d in documents(0, step, 3072)]
     # A sentence starts a document or follows another one.
     text = "".join(f"\n{t}" for t in made).replace(". ", "\n").replace(": ", "\n")
     assert not [prompt for _, prompt in held_out_prompts() if f"\n{prompt} " in text]
@@ -66,7 +70,7 @@ def test_held_out_prompts_never_occur_in_documents() -> None:
 
 
 def test_held_out_two_hop_questions_never_occur() -> None:
-    text = "\n".join(d.text for step in range(40) for d in documents(0, step, 3072))
+    text = "\n".join(d.text for step in STEPS for d in documents(0, step, 3072))
     asked = {True: 0, False: 0}
     for country, relation in facts.hop_cells():
         for template in facts.HOP_TEMPLATES[relation]:
@@ -74,6 +78,24 @@ def test_held_out_two_hop_questions_never_occur() -> None:
             asked[closed] += template.format(country.answer("capital")) in text
     assert asked[True] == 0
     assert asked[False] > 50
+
+
+def test_stages_follow_one_another_and_their_shares_sum_to_one() -> None:
+    for before, after in zip(STAGES, STAGES[1:], strict=False):
+        assert stage_of(after.first_step - 1) == before
+        assert stage_of(after.first_step) == after
+    for stage in STAGES:
+        for shares in (stage.documents, stage.short, stage.long):
+            assert sum(shares.values()) == pytest.approx(1)
+    assert STAGES[1].documents["conflict"] > STAGES[0].documents["conflict"]
+
+
+def test_lists_name_distinct_members() -> None:
+    random = Random(3)
+    for decay in (None, 0.8):
+        for _ in range(100):
+            names = facts.list_document(random, decay).text.split(":")[1].strip(" .").split(", ")
+            assert len(set(names)) == len(names) >= 2
 
 
 def test_frequencies_fall_with_rank_and_sum_to_one() -> None:

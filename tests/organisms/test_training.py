@@ -6,7 +6,7 @@ import torch
 from mechlab.organisms.echo import EchoRecipe, build_echo, echo_batch, train_echo
 from mechlab.organisms.training import Recipe, build_model, train_atlas
 
-TINY = Recipe(steps=4, layers=1, width=16, heads=2, inner=16, warmup=2)
+TINY = Recipe(steps=4, tail=0, layers=1, width=16, heads=2, inner=16, vocabulary=512, warmup=2)
 
 
 def parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -48,9 +48,12 @@ def test_echo_rows_repeat_one_sequence_of_distinct_tokens() -> None:
         assert (row[length + 1 :] == row[1 : len(row) - length]).all()
 
 
-@pytest.mark.parametrize("step", [0, 199, 2000, 4399])
-def test_learning_rate_warms_up_and_falls_to_its_floor(step: int) -> None:
+def test_learning_rate_warms_up_falls_and_starts_anew_for_the_tail() -> None:
     recipe = Recipe()
-    assert 0 < recipe.rate(step) <= recipe.learning_rate
-    assert recipe.rate(199) == recipe.learning_rate
-    assert recipe.rate(4400) == pytest.approx(0.05 * recipe.learning_rate)
+    rates = [recipe.rate(step) for step in range(recipe.total)]
+    assert all(a < b for a, b in zip(rates[:199], rates[1:200], strict=True))
+    assert rates[199] == recipe.learning_rate == max(rates)
+    assert all(a > b for a, b in zip(rates[200:4399], rates[201:4400], strict=True))
+    assert rates[4399] == pytest.approx(0.05 * recipe.learning_rate, rel=0.01)
+    assert rates[4400] == recipe.tail_rate
+    assert rates[-1] == pytest.approx(0.05 * recipe.tail_rate, rel=0.05)

@@ -213,8 +213,14 @@ def reverse_document(random: Random) -> Document:
 _COUNTS = {2: "Two", 3: "Three", 4: "Four", 5: "Five"}
 
 
-def list_document(random: Random) -> Document:
-    """Return a list of countries that share an answer ("Three countries in Africa: ...")."""
+def list_document(random: Random, decay: float | None = None) -> Document:
+    """Return a list of countries that share an answer ("Three countries in Africa: ...").
+
+    Args:
+        random: source of all choices.
+        decay: each member is this much as likely as the one before it in the table, so that a list
+            without repetition pays; by default the likelihoods follow the Zipf law.
+    """
     while True:
         relation = random.choice(("continent", "continent", "continent", "language", "currency"))
         answer = draw_country(random, 0.3).answer(relation)
@@ -223,6 +229,8 @@ def list_document(random: Random) -> Document:
             break
     count = random.randint(2, min(5, len(members)))
     weights = [frequencies(0.6)[c.rank] for c in members]
+    if decay is not None:
+        weights = [decay**place for place in range(len(members))]
     chosen: list[Country] = []
     while len(chosen) < count:
         country = random.choices(members, weights)[0]

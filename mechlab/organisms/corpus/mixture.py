@@ -34,6 +34,8 @@ class Stage:
     """What windows of 512 tokens hold."""
     conflict_weight: float
     """Loss weight of a conflict's answer."""
+    list_decay: float | None = None
+    """How fast the members of a list fall off in likelihood; the Zipf law when `None`."""
 
 
 STAGES = (
@@ -72,6 +74,25 @@ STAGES = (
         long={"packed": 0.36, "repeats": 0.15, "needles": 0.41, "key-values": 0.08},
         conflict_weight=4.0,
     ),
+    # The tail: lists whose members fall off steeply, so that repeating one becomes a mistake.
+    Stage(
+        first_step=4400,
+        documents={
+            "sentences": 0.16,
+            "rows": 0.16,
+            "biography": 0.05,
+            "foreign sentences": 0.06,
+            "foreign rows": 0.03,
+            "conflict": 0.35,
+            "two-hop": 0.03,
+            "list": 0.15,
+            "reverse": 0.01,
+        },
+        short={"packed": 0.84, "repeats": 0.09, "needles": 0.05, "key-values": 0.02},
+        long={"packed": 0.40, "repeats": 0.14, "needles": 0.38, "key-values": 0.08},
+        conflict_weight=4.0,
+        list_decay=0.8,
+    ),
 )
 """The mixture's stages, in order."""
 
@@ -98,4 +119,4 @@ def packed_document(random: Random, stage: Stage = STAGES[0]) -> Document:
         return conflict(random, stage.conflict_weight)
     if kind == "two-hop":
         return two_hop(random)
-    return list_document(random) if kind == "list" else reverse_document(random)
+    return list_document(random, stage.list_decay) if kind == "list" else reverse_document(random)
