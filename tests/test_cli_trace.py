@@ -243,6 +243,8 @@ def test_a_request_in_a_file_gives_the_same_run(run, folder, tmp_path):
         ({"prompts": [{"prompt": "x", "subjekt": "y"}]}, "subjekt"),
         ({"prompts": [3]}, "not facts"),
         ({"options": [1]}, "options"),
+        ({"options": {"progress": 1, "model": "gpt2"}}, "model, progress, which the command sets"),
+        ({"model": {"name": 5}}, "a name, or an object with name"),
     ],
 )
 def test_a_wrong_request_is_refused_with_what_is_allowed(tmp_path, changes, message):
@@ -255,9 +257,10 @@ def test_a_file_that_is_no_request_is_refused(tmp_path):
     path.write_text("[1]")
     with pytest.raises(OptionError, match="holds a JSON list"):
         read_request(path)
-    path.write_text("{")
-    with pytest.raises(OptionError, match="cannot be read as a request"):
-        read_request(path)
+    for text in ("{", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(OptionError, match="cannot be read as a request"):
+            read_request(path)
 
 
 def test_an_unknown_method_or_option_is_refused(run, folder, tmp_path):
@@ -275,7 +278,13 @@ def test_ctrl_c_ends_a_real_process_with_130_and_the_run_goes_on_later(folder, t
     command = [sys.executable, "-m", "mechlab", "trace", "--model", str(folder), "--all-facts"]
     command += ["--file", str(facts), "--samples", "10", "--cache", str(tmp_path / "store")]
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "store").rglob("record.json"))) < 3 and time.monotonic() < deadline:

@@ -94,7 +94,10 @@ def verify_runs(as_json: Json = False, cache: Cache = None) -> None:
 @runs.command("gc")
 def collect_garbage(
     older_than: Annotated[
-        float, typer.Option(min=0, help="Hours; younger remains may belong to a running process.")
+        float,
+        typer.Option(
+            min=0, max=1e6, help="Hours; younger remains may belong to a running process."
+        ),
     ] = 24,
     cache: Cache = None,
 ) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["read_request", "run_spec"]
 
 _KEYS = {"method", "model", "prompts", "options"}
+_OURS = {"function", "journal", "model", "progress", "prompts", "self"}
+"""Names that the command passes on itself; as options they would collide."""
 _MODEL_KEYS = {"name", "device", "dtype", "weights", "revision", "checkpoint"}
 
 
@@ -64,6 +66,11 @@ def read_request(path: Path) -> Request:
             f"{path} has the options {options!r}. Allowed: an object with the method's options by "
             "name. Correct it, or leave them out."
         )
+    if ours := options.keys() & _OURS:
+        raise OptionError(
+            f"{path} has the options {', '.join(sorted(ours))}, which the command sets itself. "
+            "Allowed: the method's own options. Remove these."
+        )
     return Request(
         method=str(spec["method"]),
         model=_model(path, spec["model"]),
@@ -75,7 +82,7 @@ def read_request(path: Path) -> Request:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(
             f"{path} cannot be read as a request: {error}. Allowed: one JSON object. "
             "See `mechlab run --help` for an example."
@@ -91,7 +98,11 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _model(path: Path, model: object) -> Mapping[str, Any]:
     if isinstance(model, str):
         return {"name": model}
-    if isinstance(model, dict) and "name" in model and model.keys() <= _MODEL_KEYS:
+    if (
+        isinstance(model, dict)
+        and isinstance(model.get("name"), str)
+        and model.keys() <= _MODEL_KEYS
+    ):
         return model
     raise OptionError(
         f"{path} has the model {model!r}. Allowed: a name, or an object with name and any of "

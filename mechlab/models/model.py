@@ -328,8 +328,9 @@ class Model:
         pieces = " + ".join(repr(self.token_string(token)) for token in ids)
         warnings.warn(
             f"{len(long)} of {len(answers)} answers have several tokens on {self.name}, such as "
-            f"{shorten(text)} = {pieces}; only the first is scored. Use answer='full' to sum the "
-            "log-probabilities of all of them. (Said once per model.)",
+            f"{shorten(text)} = {pieces}; only the first is scored. "
+            "model.answer_tokens(prompts, answers, answer='full') gives all of them. "
+            "(Said once per model.)",
             AnswerTokenWarning,
             stacklevel=3,
         )

@@ -5,6 +5,7 @@ model's tokeniser applies the leading-space rule.
 """
 
 from dataclasses import asdict, dataclass
+from types import NoneType
 from typing import ClassVar
 
 from mechlab.errors import PromptError
@@ -39,6 +40,11 @@ class Fact:
             PromptError: when prompt or subject is empty, or the subject is not where it should be.
         """
         _check_text(self, filled=("prompt", "subject"), free=("target",))
+        if type(self.subject_start) not in (int, NoneType):
+            raise PromptError(
+                f"subject_start={self.subject_start!r} of {self.prompt!r} is not a whole number.\n"
+                "  It counts characters from 0.\n  Leave it out to take the first occurrence."
+            )
         if self.subject_start is None and self.subject not in self.prompt:
             raise PromptError(
                 f"subject {self.subject!r} does not occur in the prompt {self.prompt!r}.\n"

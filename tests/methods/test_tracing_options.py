@@ -134,6 +134,8 @@ def test_averages_pool_tokens_over_the_facts_that_were_traced(toy_model: ToyMode
     np.testing.assert_allclose(again.average_indirect_effect, per_prompt, atol=1e-7)
     with pytest.raises(OptionError, match="none of 1 facts was traced"):
         average_indirect_effect(trace(model, UNKNOWN))
+    with pytest.raises(OptionError, match="cluster has 3 labels for 4 facts"):
+        average_indirect_effect(ours, cluster=["a", "a", "b"])
     with pytest.raises(OptionError, match="Pass the Dataset itself"):
         average_indirect_effect(ours[["clean_probability"]])
 
@@ -154,7 +156,23 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"corruption": "mask"}, OptionError, "gaussian, interchange"),
     ({"score": "best"}, OptionError, "top, target"),
     ({"noise_std": None, "reference": []}, OptionError, "reference"),
-    ({"mode": "fast"}, OptionError, "unknown mode"),
+    ({"mode": "fast"}, OptionError, "mode='fast'"),
+    ({"layers": 1}, OptionError, "layers=1"),
+    ({"sites": None}, OptionError, "sites=None"),
+    ({"sever": ["mlp"]}, OptionError, "sever="),
+    ({"samples": "3"}, OptionError, "samples='3'"),
+    ({"seed": None}, OptionError, "seed=None"),
+    ({"seed": 1.5}, OptionError, "seed=1.5"),
+    ({"max_batch": 0}, OptionError, "max_batch=0"),
+    ({"noise_scale": "3"}, OptionError, "noise_scale='3'"),
+    ({"noise_std": 1e300}, OptionError, "no longer numbers"),
+    ({"known_only": "no"}, OptionError, "known_only='no'"),
+    ({"corruption": "interchange", "other_subjects": ["Ann"]}, OptionError, "list of names"),
+    (  # a text would be taken letter by letter
+        {"corruption": "interchange", "other_subjects": {"Eiffel Tower": "Space Needle"}},
+        OptionError,
+        "list of names per subject",
+    ),
     (
         {"corruption": "interchange", "other_subjects": {"Eiffel Tower": ["Ann"]}},
         PromptError,
@@ -169,6 +187,15 @@ def test_options_outside_their_range_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         trace(toy_model("neox"), EIFFEL, **options)
+
+
+def test_other_subjects_that_do_not_fit_are_named_before_any_forward_pass(
+    toy_model: ToyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mechlab.engine.next_tokens", lambda *_: pytest.fail("a forward pass"))
+    others = {"Eiffel Tower": ["Ann", "Bob"], PARIS.subject: ["Bob", "Zanzibar"]}
+    with pytest.raises(PromptError, match=r"has no token for 'Zanzibar'"):
+        trace(toy_model("gpt2"), [EIFFEL, PARIS], corruption="interchange", other_subjects=others)
 
 
 def test_prompts_that_do_not_fit_are_all_named_at_once(toy_model: ToyModel) -> None:

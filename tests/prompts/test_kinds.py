@@ -25,6 +25,12 @@ def test_a_start_that_is_not_the_subject_is_refused(start: int) -> None:
         Fact("In Rome, all roads lead to Rome or", "Rome", "out", subject_start=start)
 
 
+@pytest.mark.parametrize("start", ["3", 3.0, True])
+def test_a_start_that_is_no_whole_number_is_refused(start: object) -> None:
+    with pytest.raises(PromptError, match="not a whole number"):
+        Fact("In Rome, all roads lead to Rome or", "Rome", "out", subject_start=start)  # type: ignore[arg-type]
+
+
 def test_a_subject_that_does_not_occur_is_refused() -> None:
     with pytest.raises(PromptError, match="'france' does not occur in the prompt 'The capital"):
         Fact("The capital of France is", "france", "Paris")

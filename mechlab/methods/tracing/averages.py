@@ -58,6 +58,11 @@ def average_indirect_effect(
             f"First reason: {str(trace.status.values[0])}."
         )
     if cluster is not None and not isinstance(cluster, str):
+        if len(cluster) != trace.sizes["prompt"]:
+            raise OptionError(
+                f"cluster has {len(cluster)} labels for {trace.sizes['prompt']} facts. "
+                "Allowed: one label per fact of the trace, skipped ones included. Give as many."
+            )
         cluster = [c for c, ok in zip(cluster, trace.status.values == "ok", strict=True) if ok]
     roles = by_token_role(known.indirect_effect, average)
     found = {}

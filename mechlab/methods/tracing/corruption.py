@@ -1,7 +1,7 @@
 """How the subject is corrupted: noise of a measured scale, or another subject in its place."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mechlab.models import Model
 
 __all__ = [
+    "check_interchange",
     "interchanged_facts",
     "noised_bases",
     "reference_subjects",
@@ -56,7 +57,7 @@ def reference_subjects(reference: str | Sequence[str]) -> tuple[str, ...]:
     """
     if reference == "countries":
         return tuple(country.name for country in countries())
-    if isinstance(reference, str) or not reference:
+    if not _are_names(reference):
         raise OptionError(
             f"reference={reference!r} is not a set of subjects. Allowed: 'countries' (the built-in "
             "table) or a list of names. Pass a list, or noise_std=... for an absolute scale."
@@ -78,6 +79,40 @@ def noised_bases(
         )
         for draw in range(samples)
     ]
+
+
+def check_interchange(
+    model: "Model",
+    facts: Iterable[Fact],
+    *,
+    samples: int = 10,
+    seed: int = 0,
+    reference: str | Sequence[str] = "countries",
+    other_subjects: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Make and tokenise the corrupted prompts of all facts, before any forward pass.
+
+    Raises:
+        OptionError: when `other_subjects` is not a list of names per subject.
+        PromptError: for a fact with too few other subjects; for prompts that cannot be tokenised.
+    """
+    if other_subjects is not None and not (
+        isinstance(other_subjects, Mapping) and all(map(_are_names, other_subjects.values()))
+    ):
+        raise OptionError(
+            f"other_subjects={other_subjects!r:.80} is not a list of names per subject. "
+            "Allowed: a mapping such as {'France': ['Spain', 'Italy']}. Write one list per subject."
+        )
+    changed = [
+        other
+        for fact in facts
+        for other in interchanged_facts(
+            fact, samples=samples, seed=seed, reference=reference, other_subjects=other_subjects
+        )
+    ]
+    model.tokenize([fact.prompt for fact in changed])
+    for fact in changed:
+        model.subject_positions(fact)
 
 
 def interchanged_facts(
@@ -120,6 +155,15 @@ def interchanged_facts(
         )
         for name in others[:samples]
     ]
+
+
+def _are_names(names: object) -> bool:
+    return (
+        isinstance(names, Sequence)
+        and not isinstance(names, str)
+        and bool(names)
+        and all(isinstance(name, str) and name.strip() for name in names)
+    )
 
 
 def _draw(seed: int, prompt: str, name: str) -> bytes:

@@ -1,6 +1,6 @@
 """The cells of a trace: which states are restored in which corrupted runs, and where results go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +74,12 @@ class Design:
             OptionError: an option outside its range or choices.
             SiteError: a site that cannot be traced or that the model lacks; a layer out of range.
         """
+        for name, value in (("sites", sites), ("layers", [] if layers is None else layers)):
+            if not isinstance(value, Iterable):
+                raise OptionError(f"{name}={value!r}. Allowed: a list. Put it in brackets.")
         sites = (sites,) if isinstance(sites, str) else tuple(sites)
         layers = tuple(range(model.n_layers)) if layers is None else tuple(layers)
-        severed = None if sever == "none" else SEVERED_SITE.get(sever, "")
+        severed = None if sever == "none" else SEVERED_SITE.get(str(sever), "")
         if severed == "":
             raise OptionError(f"sever={sever!r}. Allowed: none, {', '.join(SEVERED_SITE)}.")
         if positions not in ("all", "subject", "last_subject"):

@@ -12,8 +12,10 @@ from mechlab import engine
 from mechlab.engine import Base, NextTokens
 from mechlab.errors import OptionError, PromptError
 from mechlab.methods.tracing.corruption import (
+    check_interchange,
     interchanged_facts,
     noised_bases,
+    reference_subjects,
     subject_embedding_std,
 )
 from mechlab.methods.tracing.design import (
@@ -23,6 +25,7 @@ from mechlab.methods.tracing.design import (
     lay_out,
     token_roles,
 )
+from mechlab.methods.tracing.options import check_choices, check_numbers
 from mechlab.progress import Journal, ProgressCallback
 from mechlab.prompts import Fact, PromptSet, as_prompt_set
 from mechlab.results import analysis, new_result
@@ -41,10 +44,13 @@ def _check_all(
     prompts: PromptSet[Fact],
     *,
     score: Literal["top", "target"] = "top",
-    **options: object,
+    **options: Any,
 ) -> None:
     """Tokenise all facts, so that the store names all offenders before it traces the first."""
     PromptTokens.of(model, prompts, needs_target=score == "target")
+    if options.get("corruption") == "interchange":
+        wanted = ("samples", "seed", "reference", "other_subjects")
+        check_interchange(model, prompts, **{n: options[n] for n in wanted if n in options})
 
 
 @analysis(version=1, prompt_kind="fact", default_plot="layer_by_token", check=_check_all)
@@ -128,11 +134,27 @@ def causal_trace(
     started = time.time()
     options = {name: value for name, value in locals().items() if name not in HINTS}
     del options["started"]
-    _check_numbers(samples, noise_scale, noise_std)
-    _check_choices(corruption, score)
+    check_numbers(
+        samples=samples,
+        seed=seed,
+        max_batch=max_batch,
+        noise_scale=noise_scale,
+        noise_std=noise_std,
+    )
+    check_choices(corruption=corruption, score=score, mode=mode, known_only=known_only)
     prompts = as_prompt_set(facts, kind="fact")
     design = Design.make(model, sites, layers, window, positions, sever)
     tokens = PromptTokens.of(model, prompts, needs_target=score == "target")
+    reference_subjects(reference)
+    if corruption == "interchange":
+        check_interchange(
+            model,
+            prompts,
+            samples=samples,
+            seed=seed,
+            reference=reference,
+            other_subjects=other_subjects,
+        )
     checks = engine.verify(model)
     engine.require_proven(model, [*design.needed_sites, "embed"])
     std = 0.0
@@ -186,30 +208,22 @@ def causal_trace(
         partial=dataset,
         journal=journal,
     )
+    _check_finite(readings, std)
     return dataset(readings.bases, readings.rows).assign_attrs(engine_mode=readings.mode)
 
 
-def _check_numbers(samples: int, noise_scale: float, noise_std: float | None) -> None:
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+def _check_finite(readings: engine.Readings, std: float) -> None:
+    """Refuse probabilities that are not numbers: a NaN in a result means that nothing was run.
+
+    Raises:
+        OptionError: when the corrupted runs overflowed.
+    """
+    if not (np.isfinite(readings.bases).all() and np.isfinite(readings.rows).all()):
         raise OptionError(
-            f"samples={samples!r} corrupted runs. Allowed: 1 or more. The paper has 10."
+            f"with noise of standard deviation {std:.3g} the model's probabilities are no longer "
+            "numbers. Allowed: noise that its precision can carry. Lower noise_scale or noise_std, "
+            "or load the model with dtype='float32'."
         )
-    for name, value in (("noise_scale", noise_scale), ("noise_std", noise_std)):
-        if value is not None and not (np.isfinite(value) and value >= 0):
-            raise OptionError(
-                f"{name}={value!r}. Allowed: finite numbers from 0. The paper has noise_scale=3."
-            )
-
-
-def _check_choices(corruption: str, score: str) -> None:
-    for name, value, allowed in (
-        ("corruption", corruption, ("gaussian", "interchange")),
-        ("score", score, ("top", "target")),
-    ):
-        if value not in allowed:
-            raise OptionError(
-                f"{name}={value!r}. Allowed: {', '.join(allowed)}. Choose one of these."
-            )
 
 
 @dataclass(frozen=True)
