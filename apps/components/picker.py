@@ -97,18 +97,19 @@ def option_fields() -> None:
     )
     window, samples, noise, seed = st.columns(4)
     window.number_input(
-        "Window (layers)", 1, 200, value=None, key="in.window", placeholder="a fifth",
+        "Window (layers)", 1, value=None, key="in.window", placeholder="a fifth",
         help="Layers restored together at MLP and attention; the residual stream is always one.",
         **_KEPT,
     )  # fmt: skip
     samples.number_input(
-        "Noise samples", 1, 1000, key="in.samples", help="Noised runs that are averaged.", **_KEPT
+        "Noise samples", 1, key="in.samples", help="Noised runs that are averaged.", **_KEPT
     )
     noise.number_input(
-        "Noise (σ)", 0.0, 100.0, step=0.5, key="in.noise_scale",
+        "Noise (σ)", 0.0, step=0.5, key="in.noise_scale",
         help="In standard deviations of subject embeddings; the paper uses 3.", **_KEPT,
     )  # fmt: skip
-    seed.number_input("Seed", 0, 2**31 - 1, key="in.seed", help="Seed of the noise.", **_KEPT)
+    # No bounds: a field shows the value of a stored trace as 0 when it lies outside them.
+    seed.number_input("Seed", step=1, key="in.seed", help="Seed of the noise.", **_KEPT)
     st.checkbox(
         "Skip a fact that the model does not know", key="in.known_only",
         help="Without this, the most probable token is traced, whatever it is.", **_KEPT,

@@ -139,6 +139,15 @@ def test_a_link_restores_result_inputs_and_cell(engine, stored) -> None:
     assert engine.runs == 1
 
 
+def test_fields_show_options_that_only_python_would_choose(engine, stored) -> None:
+    wild = {"seed": 2**40, "noise_scale": 250.0, "samples": 1200, "window": 300}
+    app = opened(run=stored(Request(**FACT, **wild)))
+    assert {name: app.number_input(key=f"in.{name}").value for name in wild} == wild
+    for name, value in wild.items():  # a bound would make the browser show another number
+        field = app.number_input(key=f"in.{name}")
+        assert (field.min or 0) <= value and (field.max is None or value <= field.max)
+
+
 def test_cell_zero_can_be_linked(engine, stored) -> None:
     app = opened(run=stored(Request(**FACT)), site="resid_post", layer="0", pos="0")
     assert app.number_input(key="layer").value == 0
