@@ -198,6 +198,18 @@ def test_other_subjects_that_do_not_fit_are_named_before_any_forward_pass(
         trace(toy_model("gpt2"), [EIFFEL, PARIS], corruption="interchange", other_subjects=others)
 
 
+def test_another_subject_that_merges_with_what_follows_is_refused(toy_model: ToyModel) -> None:
+    fact = Fact("The capital of Fran is", "Fr")  # " " + "F" + "r" + "an", but " Paris" + "an"
+    with pytest.raises(PromptError, match=r"(?s)1 of 1 prompts.*Parisan.*Name whole words"):
+        trace(
+            toy_model("gpt2", "bpe"),
+            fact,
+            corruption="interchange",
+            other_subjects={"Fr": ["Paris"]},
+            samples=1,
+        )
+
+
 def test_prompts_that_do_not_fit_are_all_named_at_once(toy_model: ToyModel) -> None:
     facts = [Fact("Zanzibar is in", "Zanzibar"), EIFFEL, Fact("Timbuktu is in", "Timbuktu")]
     with pytest.raises(PromptError, match=r"(?s)#0.*Zanzibar.*#2.*Timbuktu"):

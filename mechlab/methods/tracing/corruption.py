@@ -94,7 +94,8 @@ def check_interchange(
 
     Raises:
         OptionError: when `other_subjects` is not a list of names per subject.
-        PromptError: for a fact with too few other subjects; for prompts that cannot be tokenised.
+        PromptError: for a fact with too few other subjects; for prompts that cannot be tokenised,
+            or in which the tokens around the subject change.
     """
     if other_subjects is not None and not (
         isinstance(other_subjects, Mapping) and all(map(_are_names, other_subjects.values()))
@@ -104,15 +105,29 @@ def check_interchange(
             "Allowed: a mapping such as {'France': ['Spain', 'Italy']}. Write one list per subject."
         )
     changed = [
-        other
+        (fact, other)
         for fact in facts
         for other in interchanged_facts(
             fact, samples=samples, seed=seed, reference=reference, other_subjects=other_subjects
         )
     ]
-    model.tokenize([fact.prompt for fact in changed])
-    for fact in changed:
-        model.subject_positions(fact)
+    model.tokenize([other.prompt for _, other in changed])
+    wrong = [pair for pair in changed if _around(model, pair[0]) != _around(model, pair[1])]
+    if wrong:
+        listed = "\n".join(f"  {a.prompt!r:.60} -> {b.prompt!r:.60}" for a, b in wrong[:10])
+        raise PromptError(
+            f"interchange: in {len(wrong)} of {len(changed)} prompts the other subject changes the "
+            f"tokens around it, so that positions have no counterpart:\n{listed}\n"
+            "  Allowed: subjects that begin and end where a token does. Name whole words as the "
+            "subject, or give other_subjects that keep the tokens around it."
+        )
+
+
+def _around(model: "Model", fact: Fact) -> tuple[list[str], list[str]]:
+    """Return the tokens before and after a fact's subject."""
+    first, last = model.subject_positions(fact)
+    tokens = model.token_strings(fact.prompt)
+    return tokens[:first], tokens[last + 1 :]
 
 
 def interchanged_facts(
