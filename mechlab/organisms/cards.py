@@ -112,7 +112,12 @@ def atlas_card(
         "skills command": "python -m mechlab.organisms.evaluate atlas",
         "gates": {k: {"from": low, "to": high} for k, (low, high) in GATES.items()},
         "missed gates": missed_gates(skills, GATES),
+        "aims": {k: {"from": low, "to": high} for k, (low, high) in AIMS.items()},
         "missed aims": missed_gates(skills, AIMS),
+        "known faults": [
+            "greedy lists repeat a country: the names fit, but lists are seldom free of repetition",
+            "documents have no end token, so text runs on after an answer's full stop",
+        ],
         "prompt forms": FORMS,
         "example": dict(zip(("prompt", "subject", "target"), example, strict=True)),
         "known answers": _known(runner),

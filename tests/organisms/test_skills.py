@@ -45,7 +45,7 @@ def test_facts_seen_and_held_out_reach_their_gates_on_a_sample() -> None:
 
 def test_repeats_conflicts_and_needles_reach_their_gates_on_a_sample() -> None:
     assert skills.repeat_loss(atlas())[1] <= 0.7
-    found = skills.conflict_skill(atlas(), step=4)
+    found = skills.conflict_skill(atlas(), step=3)
     assert 0.4 <= found["context"] <= 0.85
     assert found["both in top two"] >= 0.88
     assert skills.needle_skill(atlas(), 256, 32) >= 0.9
