@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "cut_batches", "rows_that_fit", "with_back_off"]
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
-"""Token positions per batch. On two CPU cores a trace of GPT-2 small took as long, within the noise,
-with 512 as with 4,096; a smaller working set is kinder to the cache. The other is a guess."""
+"""Token positions per batch. On two CPU cores a trace of GPT-2 small took as long, within the
+noise, with 512 as with 4,096, so the smaller working set wins. The CUDA figure is a guess."""
 
 TOKENS_WORTH_A_BATCH = {"cpu": 96, "cuda": 1024}
 """Rows of neighbouring start positions share a batch until it has this many token positions."""
