@@ -138,3 +138,8 @@ def test_a_warning_is_one_sentence_on_stderr():
     group.command("other")(warn)  # two commands, so that the group is not collapsed into one
     ended = CliRunner().invoke(group, ["warn"])
     assert (ended.exit_code, ended.stderr) == (0, "Note: only the first token is scored\n")
+
+
+def test_the_version_is_shown():
+    shown = CliRunner().invoke(app, ["--version"])
+    assert shown.exit_code == 0 and shown.stdout.startswith("mechlab ")

@@ -5,6 +5,8 @@ text for people on stdout, one JSON object on stdout with `--json`, progress on 
 imported inside the commands that need it, so that `--help` answers at once.
 """
 
+from typing import Annotated
+
 import typer
 
 from mechlab.cli import dashboard, models, runs, spec, trace
@@ -27,8 +29,20 @@ app.add_typer(runs.runs, name="runs")
 app.command("app")(dashboard.dashboard)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from mechlab.results import library_versions
+
+        print(f"mechlab {library_versions().get('mechlab', '(a source folder, not installed)')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    show: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
     """Find where a language model keeps a fact; keep and look at the results."""
 
 

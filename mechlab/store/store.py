@@ -154,7 +154,7 @@ class Store:
         if not _ID.fullmatch(key):
             raise StoreError(
                 f"{key!r} is not a run id.\n  Allowed: 4 to 64 of the digits 0-9a-f.\n"
-                "  `store.find()` lists the runs."
+                "  `store.find()`, or `mechlab runs list`, shows the runs."
             )
         found: list[Entry] = []
         for kind in _KINDS:
@@ -167,7 +167,7 @@ class Store:
         problem = f"{len(found)} entries begin like this: {many}" if found else "no such entry"
         raise StoreError(
             f"{key} in the store {self.root}: {problem}.\n  Allowed: the id of one run.\n"
-            "  `store.find()` lists the runs."
+            "  `store.find()`, or `mechlab runs list`, shows the runs."
         )
 
     def find(
