@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.hooks import Block as Block
     from mechlab.hooks import Freeze as Freeze
     from mechlab.hooks import FrozenArray as FrozenArray
+    from mechlab.hooks import Insert as Insert
     from mechlab.hooks import Patch as Patch
     from mechlab.hooks import Scale as Scale
     from mechlab.hooks import Site as Site
@@ -73,6 +74,7 @@ _NAMES = {
         "Block",
         "Freeze",
         "FrozenArray",
+        "Insert",
         "Patch",
         "Scale",
         "Site",

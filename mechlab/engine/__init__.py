@@ -1,6 +1,12 @@
 """The engine: many counterfactual runs, packed and resumed, equal to one run each."""
 
-from mechlab.engine.activations import NextTokens, embed_texts, next_tokens
+from mechlab.engine.activations import (
+    NextTokens,
+    Recording,
+    embed_texts,
+    next_tokens,
+    record,
+)
 from mechlab.engine.rows import Base, Readings, Row
 from mechlab.engine.run import run
 from mechlab.engine.verify import (
@@ -19,10 +25,12 @@ __all__ = [
     "EngineWarning",
     "NextTokens",
     "Readings",
+    "Recording",
     "Row",
     "SiteStatus",
     "embed_texts",
     "next_tokens",
+    "record",
     "require_proven",
     "run",
     "verify",

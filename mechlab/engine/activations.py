@@ -1,6 +1,6 @@
-"""Reading plain runs: embeddings of texts, and what the model would say next."""
+"""Reading plain runs: activations, embeddings of texts, and what the model would say next."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from mechlab.engine.forward import forward, run_bases, tokenize_bases
-from mechlab.engine.rows import Base
+from mechlab.engine.rows import Base, Row, check_rows
 from mechlab.engine.wavefront import blocks_replaced, head_logits
-from mechlab.hooks import attach
+from mechlab.hooks import SITES, Place, Scale, Site, attach
 
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["NextTokens", "embed_texts", "next_tokens"]
+__all__ = ["NextTokens", "Recording", "embed_texts", "next_tokens", "record"]
 
 TEXTS_AT_ONCE = 64
 
@@ -79,3 +79,77 @@ def embed_texts(model: "Model", texts: Sequence[str]) -> list[Tensor]:
                 attached.require_all_fired(model.name)
             found += [seen[-1][row, at + skip :] for row, at in enumerate(part.starts)]
     return found
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one base run looked like inside, in the positions of its unpadded prompt.
+
+    Attributes:
+        base: index of the base run in the call.
+        values: place -> `[pos, d_model]`, `[pos, head, d_head]` (`kv_head` for `k` and `v`), or
+            `[head, query, key]` for `scores` and `pattern`.
+        final: residual entering the final norm at the read position, `[d_model]`.
+        logits: logits at the read position, `[vocab]`.
+    """
+
+    base: int
+    values: dict[Place, Tensor]
+    final: Tensor
+    logits: Tensor
+
+
+def record(
+    model: "Model", bases: Sequence[Base], places: Sequence[Place], *, at_once: int = 16
+) -> Iterator[Recording]:
+    """Run base runs and hand over their activations, one prompt after the other.
+
+    Args:
+        model: the model; its lock is held while a group of prompts runs.
+        bases: prompts, perhaps with interventions of their own.
+        places: what to keep, as (site, layer).
+        at_once: prompts that run side by side; only their activations are in memory.
+
+    Yields:
+        One recording per base, in order.
+
+    Raises:
+        SiteError: a place that does not exist on the model, is unproven, or never fired.
+        PromptError: prompts that cannot be tokenised, all at once.
+    """
+    tokens = tokenize_bases(model, bases)
+    lengths = [tokens.width - start for start in tokens.starts]
+    sites = [Site(name, layer) for name, layer in places]
+    wanted = [Row(0, (Scale(site, 1.0),)) for site in sites]  # checked as if they were written
+    check_rows(model, bases, wanted, lengths, {})
+    padding = model.checks is None or model.checks.padding_exact
+    for which in _groups(lengths, at_once, mixed=padding):
+        with model.lock, torch.no_grad():
+            runs = run_bases(model, bases, which, tokens.select(which), places=places)
+            logits = head_logits(model, runs.residuals)
+        for row, base in enumerate(which):
+            start = runs.tokens.starts[row]
+            yield Recording(
+                base,
+                {place: _unpadded(runs.kept.values[place][row], place, start) for place in places},
+                runs.residuals[row],
+                logits[row],
+            )
+
+
+def _groups(lengths: Sequence[int], at_once: int, *, mixed: bool) -> Iterator[list[int]]:
+    """Yield consecutive prompts; of one length each where padding is not exact."""
+    group: list[int] = []
+    for index, length in enumerate(lengths):
+        if group and (len(group) == at_once or not (mixed or length == lengths[group[0]])):
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def _unpadded(value: Tensor, place: Place, start: int) -> Tensor:
+    if SITES[place[0]].axes == "bhqk":
+        return value[:, start:, start:]
+    return value[start:]

@@ -4,12 +4,13 @@ A *base* is one prompt run once, perhaps with noise. A *row* is one counterfactu
 interventions that change it. Every row is checked before any forward pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from mechlab.errors import OptionError, SiteError
 from mechlab.hooks import (
@@ -17,6 +18,7 @@ from mechlab.hooks import (
     AddNoise,
     Block,
     Freeze,
+    Insert,
     Intervention,
     Patch,
     Site,
@@ -170,7 +172,11 @@ def cannot_reach(intervention: Intervention, n_layers: int, read: int) -> bool:
 
 
 def check_rows(
-    model: "Model", bases: Sequence[Base], rows: Sequence[Row], lengths: Sequence[int]
+    model: "Model",
+    bases: Sequence[Base],
+    rows: Sequence[Row],
+    lengths: Sequence[int],
+    banks: Mapping[str, Tensor],
 ) -> None:
     """Check every row against the model and the prompts, before any forward pass.
 
@@ -179,13 +185,15 @@ def check_rows(
         bases: base runs of the call.
         rows: rows of the call.
         lengths: number of tokens of each base's prompt.
+        banks: values for `Insert`, by name.
 
     Raises:
         SiteError: a site that is missing, dead or unverified, or a layer, head or position out of
             range; all problems of the call in one message.
-        OptionError: a base or source index out of range, or a base that reads another run.
+        OptionError: a base, source or bank index out of range, a bank of the wrong shape, or a
+            base that reads another run.
     """
-    checker = _Checker(model, lengths)
+    checker = _Checker(model, lengths, banks)
     for number, base in enumerate(bases):
         read = lengths[number] - 1 if base.read_pos is None else base.read_pos
         if not 0 <= read < lengths[number]:
@@ -214,9 +222,10 @@ def check_rows(
 class _Checker:
     """Collects what is wrong with interventions; each distinct one is looked at once."""
 
-    def __init__(self, model: "Model", lengths: Sequence[int]) -> None:
+    def __init__(self, model: "Model", lengths: Sequence[int], banks: Mapping[str, Tensor]) -> None:
         self.model = model
         self.lengths = lengths
+        self.banks = banks
         self.live = set(live_sites(model))
         self.problems: dict[str, None] = {}
         self._seen: set[tuple[Intervention, int]] = set()
@@ -227,6 +236,8 @@ class _Checker:
         self._seen.add((step, length))
         if (source := source_of(step)) is not None:
             self._check_source(step, source, length)
+        if isinstance(step, Insert):
+            self._check_bank(step, length)
         for site in sites_of(step):
             self._check_site(site)
         first, last = positions_of(step)
@@ -259,6 +270,27 @@ class _Checker:
                 ] = None
             elif read >= there:
                 self.problems[f"position {read} lies outside a source of {there} tokens"] = None
+
+    def _check_bank(self, step: Insert, length: int) -> None:
+        if step.bank not in self.banks:
+            known = ", ".join(map(repr, self.banks)) or "none"
+            raise OptionError(
+                f"{step} names a bank that the call does not have. Banks: {known}. Hand its "
+                "values in as banks={name: tensor}."
+            )
+        bank = self.banks[step.bank]
+        kind, model = SITES[step.site.name], self.model
+        heads = model.n_kv_heads if step.site.name in ("k", "v") else model.n_heads
+        tail = (model.d_model,) if kind.axes == "bpd" else (heads, model.d_head)
+        tail = tail if step.site.head is None else tail[1:]
+        needed = length if step.site.pos is None else step.site.pos + 1
+        fits = bank.ndim == 2 + len(tail) and tuple(bank.shape[2:]) == tail
+        if not (fits and 0 <= step.index < len(bank) and bank.shape[1] >= needed):
+            raise OptionError(
+                f"{step}: bank {step.bank!r} is {list(bank.shape)}. Needed: [more than "
+                f"{step.index}, at least {needed}, {', '.join(map(str, tail))}] for this site and "
+                "prompt."
+            )
 
     def _check_site(self, site: Site) -> None:
         model, name = self.model, site.name

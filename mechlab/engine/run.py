@@ -3,10 +3,11 @@
 The promise, kept by tests: rows in a batch == rows one by one == the model's forward with hooks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import Tensor
 
 from mechlab.engine.rows import Base, Readings, Row
 from mechlab.engine.sweep import Partial, Sweep
@@ -30,6 +31,7 @@ def run(
     *,
     read: str | Metric = "probability",
     answers: Sequence[Sequence[int]] | None = None,
+    banks: Mapping[str, Tensor] | None = None,
     mode: Mode = "auto",
     suffix: Literal["auto"] | bool = "auto",
     max_batch: int | None = None,
@@ -45,6 +47,7 @@ def run(
         rows: counterfactuals on these bases.
         read: a metric's name, a metric function, or `"logits"`.
         answers: token ids per base, as the metric needs them; a row uses those of its base.
+        banks: values that `Insert` writes, `[index, pos, ...]`, by name.
         mode: `wavefront` resumes at the first touched layer; `packed` runs whole forwards with many
             rows side by side; `plain` runs one whole forward per row, unpadded: the reference.
             `auto` is the wavefront where the model passed its self-check, else `plain`.
@@ -74,7 +77,9 @@ def run(
         if model.checks is None and mode == "auto":
             verify(model)
             checked_mode = _checked_mode(model, mode, suffix)
-        sweep = Sweep(model, bases, rows, metric, answers, checked_mode, suffix, max_batch)
+        sweep = Sweep(
+            model, bases, rows, metric, answers, banks or {}, checked_mode, suffix, max_batch
+        )
         return sweep.run(progress, partial, journal)
 
 

@@ -1,7 +1,7 @@
 """One call of the engine, step by step: tokenise, check, plan, passes, batches, readings."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -47,6 +47,7 @@ class Sweep:
         rows: Sequence[Row],
         metric: Metric | None,
         answers: Sequence[Sequence[int]] | None,
+        banks: Mapping[str, Tensor],
         mode: str,
         suffix: Literal["auto"] | bool,
         max_batch: int | None,
@@ -62,13 +63,14 @@ class Sweep:
         self.suffix = bool(self.suffix and mode == "wavefront")
         self.tokens = tokenize_bases(model, bases)
         lengths = [self.tokens.width - start for start in self.tokens.starts]
-        check_rows(model, bases, rows, lengths)
+        check_rows(model, bases, rows, lengths, banks)
         ids = self.tokens.tokens.tolist()
         unpadded = [row[start:] for row, start in zip(ids, self.tokens.starts, strict=True)]
         # The reference runs every row; the fast routes leave out those whose reading is known.
         skip = mode != "plain"
         self.planned, self.origin = plan_rows(model, bases, rows, unpadded, skip=skip)
         self.answers = answers
+        self.banks = banks
         width = () if metric is not None else (model.d_vocab,)
         self.base_values = np.full((len(bases), *width), np.nan, dtype=np.float32)
         self.row_values = np.full((len(rows), *width), np.nan, dtype=np.float32)
@@ -150,6 +152,7 @@ class Sweep:
             places=[place for place in places if place[0] != "resid_pre"],
             keep_cache=self.suffix and bool(waves),
         )
+        runs.kept.banks = self.banks
         self._read_bases(runs, which)
         for batch, is_wave in self._batches(waves, whole, runs):
             key = _journal_key(number, batch)

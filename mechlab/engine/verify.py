@@ -173,7 +173,7 @@ class _Verifier:
 
     def _logits(self, rows: list[Row], mode: str) -> tuple[Tensor, Tensor]:
         """Return logits of the probe's bases and of `rows`."""
-        sweep = Sweep(self.model, self.bases, rows, None, None, mode, "auto", None)
+        sweep = Sweep(self.model, self.bases, rows, None, None, {}, mode, "auto", None)
         readings = sweep.run(None, None, None)
         return torch.from_numpy(readings.bases), torch.from_numpy(readings.rows)
 
@@ -207,7 +207,8 @@ class _Verifier:
     def _padding(self) -> None:
         together, _ = self._logits([], "packed")
         alone = [
-            Sweep(self.model, [base], [], None, None, "packed", "auto", None) for base in self.bases
+            Sweep(self.model, [base], [], None, None, {}, "packed", "auto", None)
+            for base in self.bases
         ]
         single = torch.cat([torch.from_numpy(one.run(None, None, None).bases) for one in alone])
         passed, gap = self._compare(together, single)

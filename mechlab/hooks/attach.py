@@ -21,6 +21,7 @@ from mechlab.hooks.interventions import (
     Ablate,
     AddNoise,
     Block,
+    Insert,
     Intervention,
     Patch,
     Scale,
@@ -57,11 +58,13 @@ class Kept:
         bases: which base runs of the call are kept here, in the order of the tensors' first axis.
         starts: first padded position of each of them that is a real token.
         values: place -> `[base, pos, ...]` in padded coordinates.
+        banks: values that came with the call, `[index, pos, ...]` in unpadded coordinates.
     """
 
     bases: tuple[int, ...]
     starts: tuple[int, ...]
     values: dict[Place, Tensor] = field(default_factory=dict)
+    banks: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index the bases once; sweeps look them up for every row."""
@@ -243,6 +246,8 @@ def _kind(step: Any) -> str:
     """Return which sort of write an intervention is; cells of one sort are written together."""
     if isinstance(step, Patch) or (isinstance(step, Ablate) and step.kind == "resample"):
         return "set from source"
+    if isinstance(step, Insert):
+        return f"bank {step.bank}"
     if isinstance(step, Ablate):
         return "set zero" if step.kind == "zero" else "set payload"
     if isinstance(step, Block):
@@ -274,6 +279,9 @@ def _gather(cells: _Cells, step: Any, row: int, placement: Placement, kept: Kept
             shift = kept.starts[local] + step.source_pos - positions[0]
         cells.sources += [local] * len(positions)
         cells.source_positions += [p + shift for p in positions]
+    if isinstance(step, Insert):
+        cells.sources += [step.index] * len(positions)
+        cells.source_positions += [p - start for p in positions]
     if isinstance(step, Scale):
         cells.payload += [step.alpha] * len(positions)
     if isinstance(step, Steer):
@@ -324,6 +332,11 @@ def _write(
         if axes == "bhqk":  # keys are padded on the left as well, perhaps wider than here
             values = values[..., -placement.width :]
         return _Write("set", index, values)
+    if kind.startswith("bank "):
+        assert kept is not None
+        bank = kept.banks[kind.removeprefix("bank ")]
+        entries = torch.tensor(cells.sources), torch.tensor(cells.source_positions)
+        return _Write("set", index, bank[tuple(part.to(bank.device) for part in entries)])
     if kind == "set zero":
         return _Write("set", index, 0.0)
     if kind == "mul":

@@ -21,6 +21,7 @@ __all__ = [
     "Block",
     "FrozenArray",
     "Freeze",
+    "Insert",
     "Intervention",
     "Patch",
     "Scale",
@@ -82,6 +83,37 @@ class Freeze:
 
     sites: tuple[Site, ...]
     source: int
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Replace a site's value by one that was worked out outside the model.
+
+    The values come with the call, as `banks={name: tensor}` of `engine.run`. A bank is
+    `[index, pos, ...]` with `pos` counted in the row's unpadded prompt and the trailing axes of the
+    site (`[d_head]` alone where `site.head` names one head).
+
+    Attributes:
+        site: where to write; every position, or `site.pos` alone. Not `scores` or `pattern`.
+        bank: name of the tensor.
+        index: which entry of it.
+    """
+
+    site: Site
+    bank: str
+    index: int
+
+    def __post_init__(self) -> None:
+        """Refuse sites whose values depend on the padding.
+
+        Raises:
+            SiteError: for `scores` and `pattern`.
+        """
+        if SITES[self.site.name].axes == "bhqk":
+            raise SiteError(
+                f"Insert cannot write {self.site.name!r}. Allowed: sites with one vector per "
+                "position. Use Block or Scale to change attention weights."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +255,12 @@ class Block:
         object.__setattr__(self, "site", Site(name, self.layer))
 
 
-Intervention = Patch | Freeze | Ablate | AddNoise | Steer | Scale | Block
+Intervention = Patch | Freeze | Insert | Ablate | AddNoise | Steer | Scale | Block
 
 
 def single_sites(
     intervention: Intervention,
-) -> "Iterator[Patch | Ablate | AddNoise | Steer | Scale | Block]":
+) -> "Iterator[Patch | Insert | Ablate | AddNoise | Steer | Scale | Block]":
     """Spell a `Freeze` out as one `Patch` per site; anything else is itself."""
     if isinstance(intervention, Freeze):
         yield from (Patch(site, intervention.source) for site in intervention.sites)
