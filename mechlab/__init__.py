@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.models import Model as Model
     from mechlab.models import load_model as load_model
+    from mechlab.models import random_heads as random_heads
     from mechlab.models import wrap_model as wrap_model
     from mechlab.progress import Progress as Progress
     from mechlab.results import analysis as analysis
@@ -88,7 +89,7 @@ _NAMES = {
         "keep_known",
         "subject_embedding_std",
     ),
-    "mechlab.models": ("Model", "load_model", "wrap_model"),
+    "mechlab.models": ("Model", "load_model", "random_heads", "wrap_model"),
     "mechlab.progress": ("Progress",),
     "mechlab.results": ("analysis", "by_token_role", "top_heads"),
     "mechlab.store": ("Store",),

@@ -17,6 +17,7 @@ from mechlab.engine.verify import (
     require_proven,
     verify,
 )
+from mechlab.engine.windows import default_window, window_layers
 
 __all__ = [
     "Base",
@@ -28,10 +29,12 @@ __all__ = [
     "Recording",
     "Row",
     "SiteStatus",
+    "default_window",
     "embed_texts",
     "next_tokens",
     "record",
     "require_proven",
     "run",
     "verify",
+    "window_layers",
 ]

@@ -116,12 +116,14 @@ class PromptSet(Sequence[P], Generic[P]):
 def as_prompt_set(prompts: object, kind: Literal["fact"] = "fact") -> PromptSet[Fact]: ...
 @overload
 def as_prompt_set(prompts: object, kind: Literal["pair"]) -> PromptSet[PromptPair]: ...
-def as_prompt_set(prompts: object, kind: Kind = "fact") -> PromptSet[Any]:
+@overload
+def as_prompt_set(prompts: object, kind: Kind | Literal["any"]) -> PromptSet[Any]: ...
+def as_prompt_set(prompts: object, kind: Kind | Literal["any"] = "fact") -> PromptSet[Any]:
     """Return `prompts` as a PromptSet of the wanted kind; every method calls this first.
 
     Args:
         prompts: a PromptSet, one prompt, or any iterable of prompts.
-        kind: the kind that the caller can work with.
+        kind: the kind that the caller can work with; `any` takes each, one kind in a set.
 
     Raises:
         PromptError: when something in it is of another kind; the offenders are listed.
@@ -129,7 +131,7 @@ def as_prompt_set(prompts: object, kind: Kind = "fact") -> PromptSet[Any]:
     if isinstance(prompts, Fact | PromptPair):
         prompts = (prompts,)
     found = prompts if isinstance(prompts, PromptSet) else PromptSet(_as_tuple(prompts))
-    _check_kind(found.prompts, kind)
+    _check_kind(found.prompts, found.kind if kind == "any" else kind)
     return found
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechlab.engine import Base, Row
+from mechlab.engine import Base, Row, default_window, window_layers
 from mechlab.errors import OptionError, SiteError
 from mechlab.hooks import Freeze, Intervention, Patch, Site, live_sites
 from mechlab.prompts import Fact, PromptSet, role_of_positions
@@ -14,28 +14,11 @@ from mechlab.prompts import Fact, PromptSet, role_of_positions
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Design", "FactCells", "default_window", "lay_out", "window_layers"]
+__all__ = ["Design", "FactCells", "lay_out"]
 
 TRACED_SITES = ("resid_pre", "resid_mid", "resid_post", "mlp_out", "attn_out", "mixer_out")
 WINDOWED_SITES = ("mlp_out", "attn_out", "mixer_out")
 SEVERED_SITE = {"mlp": "mlp_out", "attn": "attn_out", "mixer": "mixer_out"}
-
-
-def default_window(n_layers: int) -> int:
-    """Return the number of layers restored together by default: a fifth, at least one.
-
-    48 layers (GPT-2 XL) give the 10 of the paper.
-    """
-    return max(1, round(n_layers / 5))
-
-
-def window_layers(layer: int, window: int, n_layers: int) -> range:
-    """Return the layers of a window around `layer`, in the convention of the published code.
-
-    A window of 10 around l is [l - 5, l + 4]; both ends are clipped to the model.
-    """
-    start = layer - window // 2
-    return range(max(0, start), min(n_layers, start + window))
 
 
 @dataclass(frozen=True)
