@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mechlab.engine.inside import starts_inside
 from mechlab.engine.rows import (
     Base,
     PlannedRow,
@@ -31,6 +32,7 @@ def plan_rows(
     tokens: Sequence[Sequence[int]],
     *,
     skip: bool = True,
+    inside: bool = False,
 ) -> tuple[list[PlannedRow], np.ndarray]:
     """Place the rows and find those that need no run of their own.
 
@@ -40,12 +42,13 @@ def plan_rows(
         rows: rows of the call, already checked.
         tokens: unpadded token ids of each base's prompt.
         skip: whether rows that equal another row or their base are left out.
+        inside: whether rows may resume inside a block.
 
     Returns:
         The rows to run, and for every row of the call where its reading comes from: `index >= 0`
         is the row that runs for it, `-1 - base` its base run, whose reading it equals exactly.
     """
-    planner = _Planner(model.n_layers, bases, tokens, skip)
+    planner = _Planner(model.n_layers, bases, tokens, skip, inside)
     origin = np.empty(len(rows), dtype=np.int64)
     first_of: dict[tuple[int, int], int] = {}
     planned: list[PlannedRow] = []
@@ -56,10 +59,15 @@ def plan_rows(
             origin[index] = origin[twin]
             continue
         placed = planner.place(row.base, steps)
-        origin[index] = index if placed.steps else -1 - row.base
-        if placed.steps:
+        runs = bool(placed.steps or placed.inside)
+        origin[index] = index if runs else -1 - row.base
+        if runs:
             raw = bases[row.base].interventions + steps
-            planned.append(PlannedRow(index, row.base, raw, placed.steps, placed.layer, placed.pos))
+            planned.append(
+                PlannedRow(
+                    index, row.base, raw, placed.steps, placed.layer, placed.pos, placed.inside
+                )
+            )
     return planned, origin
 
 
@@ -70,6 +78,7 @@ class _Placed:
     steps: tuple[Intervention, ...]
     layer: int
     pos: int
+    inside: tuple[Intervention, ...]
 
 
 class _Planner:
@@ -80,11 +89,17 @@ class _Planner:
     """
 
     def __init__(
-        self, n_layers: int, bases: Sequence[Base], tokens: Sequence[Sequence[int]], skip: bool
+        self,
+        n_layers: int,
+        bases: Sequence[Base],
+        tokens: Sequence[Sequence[int]],
+        skip: bool,
+        inside: bool,
     ) -> None:
         self.n_layers = n_layers
         self.bases = bases
         self.skip = skip
+        self.inside = inside
         self.shared = _SharedPrefixes(bases, tokens)
         self.reads = [
             len(ids) - 1 if base.read_pos is None else base.read_pos
@@ -125,11 +140,13 @@ class _Planner:
         # made again in its rows, and its resid_post need not be the next block's resid_pre.
         if any(self.changed[run] for run in (base, *sources)):
             layer = -1
-        return _Placed(
-            tuple(as_entries(step) for step in sorted(live, key=_is_before_entry)),
-            layer,
-            min((positions_of(step)[0] for step in live), default=read),
-        )
+        steps = tuple(as_entries(step) for step in sorted(live, key=_is_before_entry))
+        pos = min((positions_of(step)[0] for step in live), default=read)
+        early = tuple(step for step in steps if start_layer(step) == layer)
+        if self.inside and 0 <= layer < self.n_layers and starts_inside(early, pos):
+            later = tuple(step for step in steps if start_layer(step) != layer)
+            return _Placed(later, layer + 1, pos, early)
+        return _Placed(steps, layer, pos, ())
 
     def _live_steps(self, base: int, steps: Sequence[Intervention]) -> tuple[Intervention, ...]:
         """Return the steps that can change a row's reading, in order.
@@ -200,8 +217,10 @@ def places_to_keep(rows: Sequence[PlannedRow], *, raw: bool) -> dict[Place, None
     """
     places: dict[Place, None] = {}
     for row in rows:
-        for step in row.raw if raw else row.steps:
+        for step in row.raw if raw else (*row.inside, *row.steps):
             if source_of(step) is not None:
                 for site in sites_of(step):
                     places[site.name, site.layer] = None
+        if row.inside and not raw:
+            places["z", row.layer - 1] = places["resid_pre", row.layer - 1] = None
     return places

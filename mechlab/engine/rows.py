@@ -96,9 +96,11 @@ class PlannedRow:
         raw: the interventions as given, the base's first.
         steps: the row's own interventions with every `resid_post` written as the next block's
             `resid_pre`, which is the same tensor, in the order in which the hooks would fire.
-        layer: first block that has to run (`n_layers` when only the head is left; -1 when the
-            embedding changes and the whole model has to run).
+        layer: first block that has to run whole (`n_layers` when only the head is left; -1 when
+            the embedding changes and the whole model has to run).
         pos: first touched position of the unpadded prompt.
+        inside: interventions of the block before `layer`, which then is run at `pos` alone and
+            from the heads' outputs on; they are not among `steps`.
     """
 
     index: int
@@ -107,6 +109,7 @@ class PlannedRow:
     steps: tuple[Intervention, ...]
     layer: int
     pos: int
+    inside: tuple[Intervention, ...] = ()
 
 
 # --- geometry of interventions --------------------------------------------------------------------
@@ -281,7 +284,9 @@ class _Checker:
         bank = self.banks[step.bank]
         kind, model = SITES[step.site.name], self.model
         heads = model.n_kv_heads if step.site.name in ("k", "v") else model.n_heads
-        tail = (model.d_model,) if kind.axes == "bpd" else (heads, model.d_head)
+        tail: tuple[int | None, ...] = (heads, model.d_head)
+        if kind.axes == "bpd":
+            tail = (model.d_model,)
         tail = tail if step.site.head is None else tail[1:]
         needed = length if step.site.pos is None else step.site.pos + 1
         fits = bank.ndim == 2 + len(tail) and tuple(bank.shape[2:]) == tail

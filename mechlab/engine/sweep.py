@@ -51,8 +51,12 @@ class Sweep:
         mode: str,
         suffix: Literal["auto"] | bool,
         max_batch: int | None,
+        inside: bool | None = None,
     ) -> None:
         """Tokenise, check and plan; no forward pass yet.
+
+        Args beyond those of `engine.run`: `inside` says whether rows may resume inside a block; by
+        default where the model was proven to allow it.
 
         Raises:
             SiteError, OptionError, PromptError: see `engine.run`.
@@ -68,7 +72,11 @@ class Sweep:
         unpadded = [row[start:] for row, start in zip(ids, self.tokens.starts, strict=True)]
         # The reference runs every row; the fast routes leave out those whose reading is known.
         skip = mode != "plain"
-        self.planned, self.origin = plan_rows(model, bases, rows, unpadded, skip=skip)
+        if inside is None:
+            inside = model.checks is not None and model.checks.resumes_inside
+        self.planned, self.origin = plan_rows(
+            model, bases, rows, unpadded, skip=skip, inside=inside and mode == "wavefront"
+        )
         self.answers = answers
         self.banks = banks
         width = () if metric is not None else (model.d_vocab,)

@@ -10,6 +10,7 @@
 4. The residuals at the read positions go through the model's own head.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from mechlab.engine.forward import BaseRuns
+from mechlab.engine.inside import states_after_block
 from mechlab.engine.rows import PlannedRow
 from mechlab.hooks import Placement, apply_writes, attach, compile_edits
 
@@ -74,15 +76,17 @@ def wave_residuals(
     edits = compile_edits([row.steps for row in rows], placement, runs.kept, device=device)
     entry_edits = {place: edits.pop(place) for place in list(edits) if place[0] == "resid_pre"}
     live = runs.residuals.new_empty(0)
-    joined = 0
+    joined, joining_at = 0, Counter(row.layer for row in rows)
     shortened = _shortened_block(model, runs, {layer for _, layer in edits}, local)
-    work = Work()
+    begun = _rows_begun(model, runs, rows, first)  # before the hooks of the wave are in force
+    work = Work(sum(len(part.places) for part in begun.values()))
     with attach(model, edits) as attached:
         for layer in range(rows[0].layer, model.n_layers + 1):
-            joining = sum(row.layer == layer for row in rows[joined:])
-            if joining:
+            if joining := joining_at[layer]:
                 bases = base_of[joined : joined + joining]
                 entering = runs.kept.values["resid_pre", layer][:, first:].index_select(0, bases)
+                if layer in begun:
+                    entering[begun[layer].places, begun[layer].positions] = begun[layer].states
                 live = torch.cat([live, entering]) if joined else entering
                 joined += joining
             if ("resid_pre", layer) in entry_edits:
@@ -95,6 +99,35 @@ def wave_residuals(
         attached.require_all_fired(model.name)
     reads = torch.tensor([runs.tokens.reads[i] - first for i in local], device=device)
     return live[torch.arange(len(rows), device=device), reads], work
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """Rows that have started inside the block before they join.
+
+    Attributes:
+        places: their places among the rows that join with them.
+        positions: column of the batch that they changed.
+        states: what they brought out of that block there, `[row, d_model]`.
+    """
+
+    places: list[int]
+    positions: list[int]
+    states: Tensor
+
+
+def _rows_begun(
+    model: "Model", runs: BaseRuns, rows: Sequence[PlannedRow], first: int
+) -> dict[int, _Begun]:
+    """Run what starts inside a block; return it by the layer at which the rows join."""
+    found: dict[int, _Begun] = {}
+    for layer in dict.fromkeys(row.layer for row in rows if row.inside):
+        joining = [row for row in rows if row.layer == layer]
+        places = [place for place, row in enumerate(joining) if row.inside]
+        some = [joining[place] for place in places]
+        at = [runs.tokens.starts[runs.kept.local[row.base]] + row.pos - first for row in some]
+        found[layer] = _Begun(places, at, states_after_block(model, runs, some, layer - 1))
+    return found
 
 
 def _shortened_block(

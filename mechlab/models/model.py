@@ -83,6 +83,11 @@ class Checks(Protocol):
         """Whether prompts of different length may share a batch."""
         ...
 
+    @property
+    def resumes_inside(self) -> bool:
+        """Whether rows may resume inside a block, from the heads' outputs on."""
+        ...
+
     def usable(self, site: str) -> bool:
         """Return whether a site may be used on this model."""
         ...
