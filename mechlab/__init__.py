@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.hooks import Site as Site
     from mechlab.hooks import Steer as Steer
     from mechlab.hooks import noise as noise
+    from mechlab.methods import activation_patch as activation_patch
+    from mechlab.methods import attribution_patch as attribution_patch
     from mechlab.methods import average_indirect_effect as average_indirect_effect
     from mechlab.methods import causal_trace as causal_trace
     from mechlab.methods import default_window as default_window
@@ -83,6 +85,8 @@ _NAMES = {
         "noise",
     ),
     "mechlab.methods": (
+        "activation_patch",
+        "attribution_patch",
         "average_indirect_effect",
         "causal_trace",
         "default_window",

@@ -21,6 +21,7 @@ __all__ = [
     "named_metric",
     "probability",
     "rank",
+    "units_of",
 ]
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -108,3 +109,18 @@ def named_metric(metric: str | Metric) -> Metric:
     if metric not in METRICS:
         raise OptionError(f"unknown metric {metric!r}. Metrics: {', '.join(METRICS)}.")
     return METRICS[metric]
+
+
+_UNITS = {
+    "kl_divergence": "nats",
+    "log_probability": "nats",
+    "logit_diff": "logits",
+    "probability": "probability",
+    "rank": "ranks",
+}
+
+
+def units_of(metric: str | Metric) -> str:
+    """Return the units of a metric, for the attributes of a result; of a function, its name."""
+    name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+    return _UNITS.get(name, name)

@@ -7,6 +7,9 @@ from mechlab.engine.activations import (
     next_tokens,
     record,
 )
+from mechlab.engine.gradients import Gradient, check_differentiable, gradients
+from mechlab.engine.grid import Grid, Positions, Unit
+from mechlab.engine.options import MODES, check_choice, check_number, check_whole
 from mechlab.engine.rows import Base, Readings, Row
 from mechlab.engine.run import run
 from mechlab.engine.verify import (
@@ -24,13 +27,23 @@ __all__ = [
     "Check",
     "Checks",
     "EngineWarning",
+    "Gradient",
+    "Grid",
+    "MODES",
     "NextTokens",
+    "Positions",
     "Readings",
     "Recording",
     "Row",
     "SiteStatus",
+    "Unit",
+    "check_choice",
+    "check_differentiable",
+    "check_number",
+    "check_whole",
     "default_window",
     "embed_texts",
+    "gradients",
     "next_tokens",
     "record",
     "require_proven",

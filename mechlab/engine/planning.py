@@ -164,12 +164,15 @@ class _Planner:
         idle = {i for i, step in enumerate(reaching) if self.shared.reads_own_value(step, base)}
         if not idle:
             return tuple(reaching)
-        extent = [(start_layer(step), positions_of(step)[0]) for step in reaching]
-        for i in sorted(idle, key=lambda i: extent[i]):
-            layer, pos = extent[i]
-            before = (extent[j] for j in range(len(reaching)) if j != i and j not in idle)
-            if any(earlier <= layer and left <= pos for earlier, left in before):
-                idle.discard(i)
+        starts = [start_layer(step) for step in reaching]
+        spans = [positions_of(step) for step in reaching]
+        for i in sorted(idle, key=lambda i: (starts[i], spans[i][0])):
+            end = spans[i][1]
+            for j in range(len(reaching)):
+                left_of_end = end is None or spans[j][0] <= end
+                if j != i and j not in idle and starts[j] <= starts[i] and left_of_end:
+                    idle.discard(i)
+                    break
         return tuple(step for i, step in enumerate(reaching) if i not in idle)
 
 
@@ -202,9 +205,12 @@ class _SharedPrefixes:
 
     def reads_own_value(self, step: Intervention, base: int) -> bool:
         """Whether a patch reads what stands there as long as nothing else changed it."""
-        if not isinstance(step, Patch) or step.source_pos is not None or step.site.pos is None:
+        if not isinstance(step, Patch) or step.source_pos is not None:
             return False
-        return step.site.pos < self.length(base, step.source)
+        same = self.length(base, step.source)
+        if step.site.pos is None:  # the whole prompt: the two runs have to be one and the same
+            return same == len(self.tokens[base]) == len(self.tokens[step.source])
+        return step.site.pos < same
 
 
 def places_to_keep(rows: Sequence[PlannedRow], *, raw: bool) -> dict[Place, None]:

@@ -26,6 +26,7 @@ from mechlab.hooks.interventions import (
     single_sites,
     source_of,
 )
+from mechlab.hooks.probes import Probe, probes
 from mechlab.hooks.sites import SITES, Site, SiteKind, hook_name, known_kind, live_sites
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Patch",
     "Place",
     "Placement",
+    "Probe",
     "Scale",
     "Site",
     "SiteKind",
@@ -55,6 +57,7 @@ __all__ = [
     "known_kind",
     "live_sites",
     "noise",
+    "probes",
     "single_sites",
     "source_of",
 ]

@@ -1,6 +1,7 @@
 """The methods, and the table of them that the command line and the apps iterate."""
 
 from mechlab.methods.knowledge import keep_known
+from mechlab.methods.patching import activation_patch, attribution_patch
 from mechlab.methods.tracing import (
     average_indirect_effect,
     causal_trace,
@@ -11,6 +12,8 @@ from mechlab.results import Method, method_of
 
 __all__ = [
     "METHODS",
+    "activation_patch",
+    "attribution_patch",
     "average_indirect_effect",
     "causal_trace",
     "default_window",
@@ -19,6 +22,11 @@ __all__ = [
 ]
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (method_of(function) for function in (causal_trace,))
+    function.__name__: method_of(function)
+    for function in (
+        activation_patch,
+        attribution_patch,
+        causal_trace,
+    )
 }
 """Every method that maps a model and prompts to a result, by name."""

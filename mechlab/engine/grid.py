@@ -1,0 +1,256 @@
+"""The cells of a sweep over layers, heads and positions: what each writes, where it is shown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mechlab.axes import Head
+from mechlab.engine.options import check_choice
+from mechlab.errors import OptionError, PromptError, SiteError
+from mechlab.hooks import SITES, Site, known_kind
+from mechlab.models import chosen_heads, chosen_layers, head_sets
+
+if TYPE_CHECKING:
+    from mechlab.models import Model
+
+__all__ = ["Grid", "Positions", "Unit"]
+
+Cell = tuple[int, ...] | None
+"""Positions written together, negative ones counted from the end; `None` for the whole prompt."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Which positions of a prompt are written, and whether together or one by one.
+
+    Attributes:
+        each: whether every position is a cell of its own (an axis `pos`).
+        listed: positions written together, negative ones counted from the end; `None` for all.
+    """
+
+    each: bool
+    listed: Cell
+
+    @classmethod
+    def make(cls, given: object) -> "Positions":
+        """Read the option.
+
+        Args:
+            given: `all`, `each`, `last`, or a list of positions.
+
+        Raises:
+            OptionError: anything else.
+        """
+        named = {"all": cls(False, None), "each": cls(True, None), "last": cls(False, (-1,))}
+        if isinstance(given, str) and given in named:
+            return named[given]
+        if isinstance(given, Iterable) and not isinstance(given, str):
+            listed = tuple(given)
+            if listed and all(type(p) is int for p in listed) and len(set(listed)) == len(listed):
+                return cls(False, listed)
+        raise OptionError(
+            f"positions={given!r:.60}. Allowed: 'all' (together), 'each' (one by one), 'last', or "
+            "a list of different whole numbers, negative ones counted from the end."
+        )
+
+    @property
+    def aligned(self) -> bool:
+        """Whether two prompts need equal lengths for their positions to correspond."""
+        return self.listed is None or any(pos >= 0 for pos in self.listed)
+
+    def cells(self, length: int) -> list[Cell]:
+        """Return the cells of a prompt of `length` tokens."""
+        return [(pos,) for pos in range(length)] if self.each else [self.listed]
+
+    def check(self, lengths: Sequence[int]) -> None:
+        """Refuse positions that a prompt does not have.
+
+        Raises:
+            PromptError: naming every prompt that is too short.
+        """
+        listed = self.listed or ()
+        short = [
+            f"#{i} ({length} tokens)"
+            for i, length in enumerate(lengths)
+            if any(not -length <= pos < length for pos in listed)
+        ]
+        if short:
+            raise PromptError(
+                f"positions {list(listed)} do not exist in {len(short)} of {len(lengths)} prompts: "
+                f"{', '.join(short)}. Allowed: positions that every prompt has. Give other ones, "
+                "or count from the end with negative numbers."
+            )
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one cell writes apart from positions, and where it is shown.
+
+    Attributes:
+        places: (layer, head) written together; head `None` for all of them.
+        index: place in the axes of the grid.
+    """
+
+    places: tuple[tuple[int, int | None], ...]
+    index: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One site, swept over layers, heads or sets of heads, and positions.
+
+    Attributes:
+        site: name of the site.
+        axes: axis -> labels, in order, without `pos`.
+        units: what is written per cell.
+        positions: where.
+    """
+
+    site: str
+    axes: dict[str, list[int] | list[str]]
+    units: tuple[Unit, ...]
+    positions: Positions
+
+    @classmethod
+    def make(
+        cls,
+        model: "Model",
+        *,
+        site: str,
+        by: str,
+        layers: Sequence[int] | None,
+        heads: Any,
+        positions: object,
+    ) -> "Grid":
+        """Check the options against the model.
+
+        Args:
+            model: the model.
+            site: any site with a layer.
+            by: `head` (`kv_head` for keys and values), `layer`, or `set`.
+            layers: layers of the sweep; all by default.
+            heads: heads of the sweep, for `head` and `kv_head`; or the sets, for `set`.
+            positions: see `Positions.make`.
+
+        Raises:
+            OptionError, SiteError: options out of range, or that do not go together.
+        """
+        kind = known_kind(site)
+        check_choice("by", by, ("head", "kv_head", "layer", "set"))
+        if not kind.per_layer:
+            per_layer = ", ".join(name for name, other in SITES.items() if other.per_layer)
+            raise SiteError(f"site {site!r} has no layers. Allowed: {per_layer}. Use one of these.")
+        _check_by(model, site, by, layers, heads)
+        place = Positions.make(positions)
+        if by == "layer":
+            chosen = chosen_layers(model, layers)
+            units = [Unit(((layer, None),), (i,)) for i, layer in enumerate(chosen)]
+            return cls(site, {"layer": list(chosen)}, tuple(units), place)
+        if by == "set":
+            sets = head_sets(model, heads, together=True, kv=site in ("k", "v"))
+            members = [tuple((h.layer, h.head) for h in group) for group in sets.values()]
+            units = [Unit(group, (i,)) for i, group in enumerate(members)]
+            return cls(site, {"head_set": list(sets)}, tuple(units), place)
+        axes, units = _head_units(model, by, layers, heads)
+        return cls(site, axes, tuple(units), place)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Axes of a result, `prompt` first."""
+        return ("prompt", *self.axes, *(("pos",) if self.positions.each else ()))
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers that are written anywhere, sorted."""
+        return sorted({layer for unit in self.units for layer, _ in unit.places})
+
+    def sites(self, unit: Unit, cell: Cell, length: int) -> list[Site]:
+        """Return the sites that a cell writes in a prompt of `length` tokens."""
+        positions = [None] if cell is None else [pos % length for pos in cell]
+        return [
+            Site(self.site, layer, head, pos) for layer, head in unit.places for pos in positions
+        ]
+
+    def sources(self, unit: Unit, cell: Cell, length: int) -> list[int | None]:
+        """Return the position that each of `sites` corresponds to in a prompt of `length`."""
+        positions = [None] if cell is None else [pos % length for pos in cell]
+        return [pos for _ in unit.places for pos in positions]
+
+    def arrange(self, values: np.ndarray, lengths: Sequence[int], repeats: int = 1) -> np.ndarray:
+        """Put values in the order prompt, unit, cell, repeat into the axes of the grid.
+
+        Returns:
+            float32 `[prompt, *axes, (pos,) repeat]`, NaN where nothing was run.
+        """
+        width = (max(lengths),) if self.positions.each else ()
+        sizes = tuple(len(labels) for labels in self.axes.values())
+        shape = (len(lengths), *sizes, *width, repeats)
+        out = np.full(shape, np.nan, dtype=np.float32)
+        at = 0
+        for prompt, length in enumerate(lengths):
+            n_cells = len(self.positions.cells(length))
+            for unit in self.units:
+                block = values[at : at + n_cells * repeats].reshape(n_cells, repeats)
+                at += n_cells * repeats
+                where = (prompt, *unit.index)
+                if self.positions.each:
+                    out[where][:length] = block
+                else:
+                    out[where] = block[0]
+        return out
+
+    def coordinates(self, tokens: Sequence[Sequence[str]]) -> Mapping[str, Any]:
+        """Return the coordinates of the axes; with positions also the tokens of each prompt."""
+        if not self.positions.each:
+            return dict(self.axes)
+        width = max(map(len, tokens))
+        padded = [[*row, *[""] * (width - len(row))] for row in tokens]
+        return {**self.axes, "pos": np.arange(width), "token": (("prompt", "pos"), padded)}
+
+
+def _check_by(
+    model: "Model", site: str, by: str, layers: Sequence[int] | None, heads: object
+) -> None:
+    is_kv = site in ("k", "v")
+    if by != "layer" and not SITES[site].has_heads:
+        raise SiteError(
+            f"site {site!r} has no heads, so by={by!r} cannot be. Allowed: by='layer', or a site "
+            f"with heads ({', '.join(n for n, kind in SITES.items() if kind.has_heads)})."
+        )
+    if by != "layer" and not model.has_attention:
+        raise SiteError(f"{model.name} ({model.family}) is recurrent and has no attention heads.")
+    if (by == "kv_head" and not is_kv) or (by == "head" and is_kv):
+        other = "kv_head" if is_kv else "head"
+        raise OptionError(
+            f"by={by!r} of site {site!r}: {model.name} has {model.n_heads} query heads and "
+            f"{model.n_kv_heads} key and value heads per layer. Allowed: by={other!r} or 'layer'. "
+            "A key or value head serves a whole group of query heads, and is counted on its own."
+        )
+    if by == "layer" and heads is not None:
+        raise OptionError(f"heads={heads!r:.60} with by='layer'. Leave heads out, or change by.")
+    if by == "set" and (heads is None or layers is not None):
+        raise OptionError(
+            "by='set' needs heads=[...] or {name: [...]} and no layers: the heads of a set are "
+            f"changed together. Received heads={heads!r:.60}, layers={layers!r}."
+        )
+    if by in ("head", "kv_head") and heads is not None and layers is not None:
+        raise OptionError("give heads or layers, not both: heads name their layers themselves.")
+
+
+def _head_units(
+    model: "Model", by: str, layers: Sequence[int] | None, heads: Any
+) -> tuple[dict[str, list[int] | list[str]], list[Unit]]:
+    count = (model.n_kv_heads if by == "kv_head" else model.n_heads) or 0
+    if heads is None:
+        chosen = chosen_layers(model, layers)
+        wanted = [Head(layer, head) for layer in chosen for head in range(count)]
+    else:
+        wanted = list(chosen_heads(model, heads, kv=by == "kv_head"))
+        chosen = tuple(sorted({head.layer for head in wanted}))
+        if not wanted:
+            raise OptionError("heads=[] names no head. Leave heads out for all of them.")
+    row = {layer: i for i, layer in enumerate(chosen)}
+    units = [Unit(((h.layer, h.head),), (row[h.layer], h.head)) for h in wanted]
+    return {"layer": list(chosen), by: list(range(count))}, units
