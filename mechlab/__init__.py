@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import average_indirect_effect as average_indirect_effect
     from mechlab.methods import causal_trace as causal_trace
     from mechlab.methods import default_window as default_window
+    from mechlab.methods import direct_logit_attribution as direct_logit_attribution
     from mechlab.methods import keep_known as keep_known
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.models import Model as Model
@@ -90,6 +91,7 @@ _NAMES = {
         "average_indirect_effect",
         "causal_trace",
         "default_window",
+        "direct_logit_attribution",
         "keep_known",
         "subject_embedding_std",
     ),

@@ -1,5 +1,6 @@
 """The methods, and the table of them that the command line and the apps iterate."""
 
+from mechlab.methods.attribution import direct_logit_attribution
 from mechlab.methods.knowledge import keep_known
 from mechlab.methods.patching import activation_patch, attribution_patch
 from mechlab.methods.tracing import (
@@ -17,6 +18,7 @@ __all__ = [
     "average_indirect_effect",
     "causal_trace",
     "default_window",
+    "direct_logit_attribution",
     "keep_known",
     "subject_embedding_std",
 ]
@@ -27,6 +29,7 @@ METHODS: dict[str, Method] = {
         activation_patch,
         attribution_patch,
         causal_trace,
+        direct_logit_attribution,
     )
 }
 """Every method that maps a model and prompts to a result, by name."""

@@ -1,0 +1,5 @@
+"""Direct logit attribution: what each part of a model writes into the logits of its answers."""
+
+from mechlab.methods.attribution.attribution import direct_logit_attribution
+
+__all__ = ["direct_logit_attribution"]
