@@ -14,11 +14,14 @@ from mechlab.errors import MechlabError
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Batch", "cut_batches", "rows_that_fit", "with_back_off"]
+__all__ = ["Batch", "cut_batches", "positions_per_chunk", "rows_that_fit", "with_back_off"]
 
-TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
-"""Token positions per batch. On two CPU cores a trace of GPT-2 small took as long, within the
-noise, with 512 as with 4,096, so the smaller working set wins. The CUDA figure is a guess."""
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
+"""Token positions per batch. On two CPU cores a trace of GPT-2 small with 20 tokens took a tenth
+longer with 1,024, and as long with 4,096. The CUDA figure is a guess."""
+
+WEIGHTS_TIMES_POSITIONS = {"cpu": 4e11, "cuda": 4e13}
+"""Work between two readings, as block weights times token positions: about 5 s on two cores."""
 
 TOKENS_WORTH_A_BATCH = {"cpu": 96, "cuda": 1024}
 """Rows of neighbouring start positions share a batch until it has this many token positions."""
@@ -34,6 +37,12 @@ class Batch:
     first: int
 
 
+def positions_per_chunk(model: "Model") -> int:
+    """Return after how many token positions batches are read out and kept, a few seconds' work."""
+    seconds_of_work = WEIGHTS_TIMES_POSITIONS.get(model.device.type, WEIGHTS_TIMES_POSITIONS["cpu"])
+    return int(seconds_of_work / (12 * model.n_layers * model.d_model**2))
+
+
 def rows_that_fit(model: "Model", width: int, max_batch: int | None) -> int:
     """Return how many rows of `width` positions one batch may hold.
 
@@ -45,8 +54,7 @@ def rows_that_fit(model: "Model", width: int, max_batch: int | None) -> int:
         width: positions per row.
         max_batch: upper bound set by the user.
     """
-    device = model.device.type
-    budget = TOKENS_PER_BATCH.get(device, TOKENS_PER_BATCH["cpu"]) // width
+    budget = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"]) // width
     fits = int(0.4 * _free_bytes(model.device) / row_bytes(model, width))
     return max(1, min(budget, fits, max_batch or budget))
 

@@ -23,7 +23,7 @@ from transformers import Cache, DynamicCache
 from mechlab.engine.forward import BaseRuns
 from mechlab.engine.inside import states_after_block
 from mechlab.engine.rows import PlannedRow
-from mechlab.hooks import Placement, apply_writes, attach, compile_edits
+from mechlab.hooks import Placement, attach, compile_edits
 
 if TYPE_CHECKING:
     from mechlab.models import Model
@@ -89,8 +89,8 @@ def wave_residuals(
                     entering[begun[layer].places, begun[layer].positions] = begun[layer].states
                 live = torch.cat([live, entering]) if joined else entering
                 joined += joining
-            if ("resid_pre", layer) in entry_edits:
-                live = apply_writes(live, entry_edits["resid_pre", layer])
+            for write in entry_edits.get(("resid_pre", layer), ()):
+                write(live)  # in place: what a block returns belongs to nobody else
             if layer < model.n_layers:
                 span = range(first, runs.tokens.width)
                 block = _Block(model, runs, layer, base_of[:joined])
@@ -208,7 +208,7 @@ class _Block:
 
 
 class _PrefixCache(DynamicCache):
-    """A cache that answers an update with keys and values of all positions, and stores nothing.
+    """A cache that answers an update with keys and values up to the live span, and stores nothing.
 
     Those of the live span come from the update; the earlier ones from the base runs, or from
     `known` where they were worked out for these very rows.
@@ -230,26 +230,18 @@ class _PrefixCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Return keys and values of all positions, `[row, kv_head, pos, d_head]`."""
-        if self._known is None and self._covers_all(layer_idx):
+        """Return keys and values up to the end of the span, `[row, kv_head, pos, d_head]`."""
+        if self._span.start == 0:
             return key_states, value_states
         keys, values = self._known or self._of_base(layer_idx)
-        where = slice(self._span.start, self._span.stop)
-        keys[:, :, where] = key_states
-        values[:, :, where] = value_states
-        return keys, values
-
-    def _covers_all(self, layer: int) -> bool:
-        if self._base is None:
-            return True
-        keys = self._base.layers[layer].keys
-        return keys is not None and keys.shape[2] == len(self._span)
+        return torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
 
     def _of_base(self, layer: int) -> tuple[Tensor, Tensor]:
         assert self._base is not None
-        kept = self._base.layers[layer]
+        kept, before = self._base.layers[layer], slice(self._span.start)
         assert kept.keys is not None and kept.values is not None
-        return kept.keys.index_select(0, self._base_of), kept.values.index_select(0, self._base_of)
+        keys, values = kept.keys[:, :, before], kept.values[:, :, before]
+        return keys.index_select(0, self._base_of), values.index_select(0, self._base_of)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the number of positions before the live ones."""
@@ -268,7 +260,7 @@ class _KeysOnly(_PrefixCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keep keys and values of all positions, then stop.
+        """Keep keys and values up to the end of the span, then stop.
 
         Raises:
             _KeysKnown: always; the rest of the block would be thrown away.
