@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import default_window as default_window
     from mechlab.methods import direct_logit_attribution as direct_logit_attribution
     from mechlab.methods import keep_known as keep_known
+    from mechlab.methods import logit_lens as logit_lens
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.models import Model as Model
     from mechlab.models import load_model as load_model
@@ -93,6 +94,7 @@ _NAMES = {
         "default_window",
         "direct_logit_attribution",
         "keep_known",
+        "logit_lens",
         "subject_embedding_std",
     ),
     "mechlab.models": ("Model", "load_model", "random_heads", "wrap_model"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mechlab.engine.verify import TOLERANCE
 from mechlab.errors import ModelError
 
 if TYPE_CHECKING:
@@ -162,10 +163,53 @@ class LinearReadout:
         found = exact(self.unembed_bias[tokens])
         return self.multiplier * (found - self.mean_bias if centred else found)
 
-    def capped(self, logits: Tensor) -> Tensor:
-        """Return logits as the model would give them."""
+    def logits(self, vectors: Tensor, scales: Tensor, constants: Tensor | None = None) -> Tensor:
+        """Return the logits of vectors, soft cap included, at given scales.
+
+        Args:
+            vectors: `[row, d_model]`.
+            scales: `[row]`.
+            constants: 1 where the biases of norm and unembedding count, 0 where not, `[row]`;
+                default 1.
+
+        Returns:
+            `[row, vocab]` in the precision of the unembedding.
+        """
+        count = exact(torch.ones_like(scales) if constants is None else constants)[:, None]
+        normed = self.norm(vectors, scales[:, None])
+        if self.norm.bias is not None:
+            normed = normed + self.norm.bias * count
+        wide = normed.to(self.unembed.dtype) @ self.unembed
+        found = self.multiplier * (wide + self.unembed_bias * count.to(wide.dtype))
         cap = self.soft_cap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return found if cap is None else cap * torch.tanh(found / cap)
+
+    def prove(self, model: "Model", finals: Tensor, logits: Tensor) -> Tensor:
+        """Refuse a model that does more between residual and logits than a norm and a product.
+
+        Args:
+            model: the model.
+            finals: residuals that entered its final norm, `[row, d_model]`.
+            logits: what the model made of them, `[row, vocab]`.
+
+        Returns:
+            The norm's scales, `[row]`.
+
+        Raises:
+            ModelError: when the linear readout gives other logits.
+        """
+        scales = self.norm.scales(finals)
+        gap = float((self.logits(finals, scales) - logits).abs().max())
+        size = max(1.0, float(logits.abs().max()))
+        if not gap <= TOLERANCE.get(model.dtype, 5e-2) * size:
+            raise ModelError(
+                f"the logits of {model.name} ({model.family}) are not those of its final norm and "
+                f"unembedding (off by {gap:.1e}): something else lies between residual and logits."
+                "\n  Allowed: models whose logits are unembed(norm(residual)), perhaps multiplied "
+                "or soft-capped.\n"
+                "  Measure effects by interventions instead (activation patching, ablation)."
+            )
+        return scales
 
 
 def linear_readout(model: "Model") -> LinearReadout:

@@ -2,6 +2,7 @@
 
 from mechlab.methods.attribution import direct_logit_attribution
 from mechlab.methods.knowledge import keep_known
+from mechlab.methods.lens import logit_lens
 from mechlab.methods.patching import activation_patch, attribution_patch
 from mechlab.methods.tracing import (
     average_indirect_effect,
@@ -20,6 +21,7 @@ __all__ = [
     "default_window",
     "direct_logit_attribution",
     "keep_known",
+    "logit_lens",
     "subject_embedding_std",
 ]
 
@@ -30,6 +32,7 @@ METHODS: dict[str, Method] = {
         attribution_patch,
         causal_trace,
         direct_logit_attribution,
+        logit_lens,
     )
 }
 """Every method that maps a model and prompts to a result, by name."""

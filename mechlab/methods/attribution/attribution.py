@@ -252,8 +252,7 @@ class _Shares:
         tokens = torch.tensor(answers, device=self.model.device)
         final = torch.stack([one.final for one in seen])
         logits = torch.stack([one.logits for one in seen])
-        own = readout.norm.scales(final)
-        self._prove_readout(final, logits, tokens, own)
+        own = readout.prove(self.model, final, logits)
         plain = readout.directions(tokens, centred=True)  # [run, answer, d_model]
         behind = readout.norm.pulled_back(plain)
         constants = self._constants(plain, tokens)  # [run, constant, answer]
@@ -320,25 +319,6 @@ class _Shares:
             return wide.gather(1, tokens) - wide.mean(-1, keepdim=True)
         # A saturated cap cannot be undone; that the linear logits give the capped ones is proven.
         return torch.einsum("nm,nam->na", exact(final), behind) / own[:, None] + constants.sum(1)
-
-    def _prove_readout(self, final: Tensor, logits: Tensor, tokens: Tensor, own: Tensor) -> None:
-        """Refuse a model that does more between residual and logits than a norm and a product."""
-        readout = self.readout
-        raw = readout.directions(tokens, centred=False)
-        found = torch.einsum("nm,nam->na", exact(final), readout.norm.pulled_back(raw))
-        found = found / own[:, None] + readout.biases(tokens, centred=False)
-        if readout.norm.bias is not None:
-            found = found + raw @ readout.norm.bias
-        expected = exact(logits).gather(1, tokens)
-        gap, size = float((readout.capped(found) - expected).abs().max()), float(logits.abs().max())
-        if not gap <= TOLERANCE.get(self.model.dtype, 1e-2) * max(1.0, size):
-            raise ModelError(
-                f"the logits of {self.model.name} ({self.model.family}) are not those of its final "
-                f"norm and unembedding (off by {gap:.1e}): something else lies between residual "
-                "and logits.\n  Allowed: models whose logits are unembed(norm(residual)), perhaps "
-                "multiplied or soft-capped.\n"
-                "  Measure effects by interventions instead (activation patching, ablation)."
-            )
 
     def _prove_sum(self, written: Tensor, constants: Tensor, truth: Tensor) -> None:
         """Refuse shares that do not add up to the model's logits."""
