@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.hooks import Site as Site
     from mechlab.hooks import Steer as Steer
     from mechlab.hooks import noise as noise
+    from mechlab.methods import ablate as ablate
     from mechlab.methods import activation_patch as activation_patch
     from mechlab.methods import attribution_patch as attribution_patch
     from mechlab.methods import average_indirect_effect as average_indirect_effect
@@ -48,7 +49,9 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import direct_logit_attribution as direct_logit_attribution
     from mechlab.methods import keep_known as keep_known
     from mechlab.methods import logit_lens as logit_lens
+    from mechlab.methods import scale_heads as scale_heads
     from mechlab.methods import subject_embedding_std as subject_embedding_std
+    from mechlab.methods.knockout import knockout as knockout
     from mechlab.models import Model as Model
     from mechlab.models import load_model as load_model
     from mechlab.models import random_heads as random_heads
@@ -58,6 +61,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.results import by_token_role as by_token_role
     from mechlab.results import top_heads as top_heads
     from mechlab.store import Store as Store
+    from mechlab.workflows import screen_then_verify as screen_then_verify
 
 __version__ = "0.1.0"
 
@@ -87,6 +91,7 @@ _NAMES = {
         "noise",
     ),
     "mechlab.methods": (
+        "ablate",
         "activation_patch",
         "attribution_patch",
         "average_indirect_effect",
@@ -95,12 +100,15 @@ _NAMES = {
         "direct_logit_attribution",
         "keep_known",
         "logit_lens",
+        "scale_heads",
         "subject_embedding_std",
     ),
+    "mechlab.methods.knockout": ("knockout",),
     "mechlab.models": ("Model", "load_model", "random_heads", "wrap_model"),
     "mechlab.progress": ("Progress",),
     "mechlab.results": ("analysis", "by_token_role", "top_heads"),
     "mechlab.store": ("Store",),
+    "mechlab.workflows": ("screen_then_verify",),
 }
 """Each module's public names."""
 

@@ -25,7 +25,9 @@ __all__ = [
 ]
 
 Metric = Callable[[Tensor, Tensor], Tensor]
-"""`(logits [row, vocab], answers [row, answer] or reference logits [row, vocab]) -> [row]`."""
+"""`(logits [row, vocab], answers [row, answer] or reference logits [row, vocab]) -> [row]`.
+
+A callable with an attribute `outputs` returns that many numbers per row, `[row, output]`."""
 
 
 def probability(logits: Tensor, answers: Tensor) -> Tensor:

@@ -6,9 +6,14 @@ from numbers import Real
 
 from mechlab.errors import OptionError
 
-__all__ = ["MODES", "check_choice", "check_number", "check_whole"]
+__all__ = ["HINTS", "MODES", "check_choice", "check_number", "check_whole"]
 
 MODES = ("auto", "wavefront", "packed", "plain")
+
+HINTS = frozenset(
+    {"model", "prompts", "pairs", "max_batch", "mode", "progress", "journal", "started"}
+)
+"""Names within a method that decide no number, and so are not recorded among its options."""
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:

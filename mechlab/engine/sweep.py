@@ -84,7 +84,9 @@ class Sweep:
         )
         self.answers = answers
         self.banks = banks
-        width = () if metric is not None else (model.d_vocab,)
+        several = getattr(metric, "outputs", None)  # numbers per row, where there is not just one
+        width: tuple[int, ...] = () if several is None else (int(several),)
+        width = (model.d_vocab,) if metric is None else width
         self.base_values = np.full((len(bases), *width), np.nan, dtype=np.float32)
         self.row_values = np.full((len(rows), *width), np.nan, dtype=np.float32)
         self.base_logits: dict[int, Tensor] = {}

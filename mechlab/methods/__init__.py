@@ -1,9 +1,12 @@
 """The methods, and the table of them that the command line and the apps iterate."""
 
+from mechlab.methods.ablation import ablate
 from mechlab.methods.attribution import direct_logit_attribution
+from mechlab.methods.knockout import knockout
 from mechlab.methods.knowledge import keep_known
 from mechlab.methods.lens import logit_lens
 from mechlab.methods.patching import activation_patch, attribution_patch
+from mechlab.methods.scaling import scale_heads
 from mechlab.methods.tracing import (
     average_indirect_effect,
     causal_trace,
@@ -14,6 +17,7 @@ from mechlab.results import Method, method_of
 
 __all__ = [
     "METHODS",
+    "ablate",
     "activation_patch",
     "attribution_patch",
     "average_indirect_effect",
@@ -21,18 +25,23 @@ __all__ = [
     "default_window",
     "direct_logit_attribution",
     "keep_known",
+    "knockout",
     "logit_lens",
+    "scale_heads",
     "subject_embedding_std",
 ]
 
 METHODS: dict[str, Method] = {
     function.__name__: method_of(function)
     for function in (
+        ablate,
         activation_patch,
         attribution_patch,
         causal_trace,
         direct_logit_attribution,
+        knockout,
         logit_lens,
+        scale_heads,
     )
 }
 """Every method that maps a model and prompts to a result, by name."""

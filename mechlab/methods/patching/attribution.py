@@ -12,6 +12,7 @@ from torch import Tensor
 from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Gradient
+from mechlab.engine.options import HINTS
 from mechlab.hooks import SITES, Place
 from mechlab.methods.patching.plan import PairPlan, check_pairs, prepare
 from mechlab.metrics import Metric
@@ -81,8 +82,7 @@ def attribution_patch(
     end points, which are only first order in 1 / `steps`.
     """
     started = time.time()
-    hints = ("model", "pairs", "progress", "started")
-    options = {name: value for name, value in locals().items() if name not in hints}
+    options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_whole("steps", steps, at_least=1)
     prompts = as_prompt_set(pairs, kind="pair")
     plan = prepare(

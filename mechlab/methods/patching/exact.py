@@ -10,6 +10,7 @@ import xarray as xr
 from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Base, Row
+from mechlab.engine.options import HINTS
 from mechlab.hooks import Patch
 from mechlab.methods.patching.plan import PairPlan, check_pairs, prepare
 from mechlab.metrics import Metric
@@ -85,8 +86,7 @@ def activation_patch(
     `recovered` is a fraction of each prompt's own gap.
     """
     started = time.time()
-    hints = ("model", "pairs", "max_batch", "mode", "progress", "journal", "started")
-    options = {name: value for name, value in locals().items() if name not in hints}
+    options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_choice("mode", mode, engine.MODES)
     engine.check_whole("max_batch", max_batch, at_least=1, optional=True)
     prompts = as_prompt_set(pairs, kind="pair")
