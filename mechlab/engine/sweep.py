@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mechlab.engine.batching import Batch, cut_batches, positions_per_chunk, with_back_off
 from mechlab.engine.forward import BaseRuns, packed_residuals, run_bases, tokenize_bases
-from mechlab.engine.gelu import gelu_in_one_pass
+from mechlab.engine.one_pass import in_one_pass
 from mechlab.engine.planning import places_to_keep, plan_rows
 from mechlab.engine.rows import (
     Base,
@@ -100,7 +100,7 @@ class Sweep:
     ) -> Readings:
         """Run everything and return the readings, in the order of bases and rows."""
         done = 0
-        fast = gelu_in_one_pass(self.model) if self.mode == "wavefront" else nullcontext()
+        fast = in_one_pass(self.model) if self.mode == "wavefront" else nullcontext()
         with fast:
             for number, which in enumerate(self._passes()):
                 members = set(which)
