@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import logit_lens as logit_lens
     from mechlab.methods import scale_heads as scale_heads
     from mechlab.methods import subject_embedding_std as subject_embedding_std
+    from mechlab.methods import token_lens as token_lens
     from mechlab.methods.knockout import knockout as knockout
     from mechlab.models import Model as Model
     from mechlab.models import load_model as load_model
@@ -102,6 +103,7 @@ _NAMES = {
         "logit_lens",
         "scale_heads",
         "subject_embedding_std",
+        "token_lens",
     ),
     "mechlab.methods.knockout": ("knockout",),
     "mechlab.models": ("Model", "load_model", "random_heads", "wrap_model"),

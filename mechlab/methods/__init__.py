@@ -1,7 +1,7 @@
 """The methods, and the table of them that the command line and the apps iterate."""
 
 from mechlab.methods.ablation import ablate
-from mechlab.methods.attribution import direct_logit_attribution
+from mechlab.methods.attribution import direct_logit_attribution, token_lens
 from mechlab.methods.knockout import knockout
 from mechlab.methods.knowledge import keep_known
 from mechlab.methods.lens import logit_lens
@@ -29,6 +29,7 @@ __all__ = [
     "logit_lens",
     "scale_heads",
     "subject_embedding_std",
+    "token_lens",
 ]
 
 METHODS: dict[str, Method] = {
@@ -42,6 +43,7 @@ METHODS: dict[str, Method] = {
         knockout,
         logit_lens,
         scale_heads,
+        token_lens,
     )
 }
 """Every method that maps a model and prompts to a result, by name."""

@@ -1,13 +1,12 @@
 """Direct logit attribution: which parts of a model write the answer into its logits.
 
 Yu, Merullo and Pavlick 2023 (arXiv 2310.15910) attribute to heads; McGrath et al. 2023 (arXiv
-2307.15771) to layers, as the "unembedding effect"; Dar et al. and Elhage et al. describe the
-residual stream as the sum that makes it possible.
+2307.15771) to layers, as the "unembedding effect". Both rest on the residual stream being a sum of
+writes (Elhage et al. 2021).
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,11 +17,11 @@ from torch import Tensor
 from mechlab import engine
 from mechlab.engine import Base
 from mechlab.engine.options import check_choice, check_whole
-from mechlab.engine.readout import LinearReadout, exact, linear_readout
-from mechlab.engine.verify import TOLERANCE
-from mechlab.errors import ModelError, OptionError
+from mechlab.engine.readout import linear_readout
+from mechlab.errors import OptionError
 from mechlab.hooks import Intervention
-from mechlab.methods.attribution.writes import Component, Seen, Writes
+from mechlab.methods.attribution.shares import Share, Shares
+from mechlab.methods.attribution.writes import Component, Writes
 from mechlab.models import Scored, ScoredPairs, scored_pairs, scored_prompts
 from mechlab.progress import Progress, ProgressCallback
 from mechlab.prompts import Fact, PromptPair, PromptSet, as_prompt_set
@@ -125,12 +124,12 @@ def direct_logit_attribution(
     with model.lock, torch.no_grad():
         writes = Writes(model, heads=by != "component", sources=by == "head_source")
         readout = linear_readout(model)
-        shares = _Shares(model, writes, readout, norm, _weights(scored, metric))
+        shares = Shares(model, writes, readout, norm, _weights(scored, metric))
         texts = _texts(scored, run)
         bases = [Base(text, tuple(interventions)) for text in texts]
         clean = [Base(text) for text in scored.texts] if norm == "clean" else []
         at_once = max_batch or AT_ONCE
-        found: list[_Share] = []
+        found: list[Share] = []
         for group in _groups(len(bases), at_once):
             seen = [writes.look(r) for r in _recorded(model, bases, group, writes.places)]
             scale_of = [r.final for r in _recorded(model, clean, group, [])] if clean else None
@@ -197,152 +196,11 @@ def _recorded(
     return engine.record(model, some, places, at_once=len(some))
 
 
-# --- shares ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Share:
-    """The decomposition of one run; axes as in the result."""
-
-    component: Tensor
-    head: Tensor | None
-    source: Tensor | None
-    logit: Tensor
-    left: Tensor
-    scale: float
-    weights: Tensor
-
-    def metric(self, values: Tensor) -> Tensor:
-        """Turn the last axis, the answers, into the metric."""
-        return values @ self.weights
-
-
-class _Shares:
-    """Splits logits of runs into the shares of their writes."""
-
-    def __init__(
-        self,
-        model: "Model",
-        writes: Writes,
-        readout: LinearReadout,
-        norm: str,
-        weights: Sequence[float],
-    ) -> None:
-        self.model, self.writes, self.readout, self.norm = model, writes, readout, norm
-        self.weights = exact(torch.tensor(weights, device=model.device))
-        constants = []
-        if readout.norm.bias is not None:
-            constants.append(Component("final_norm_bias", "final_norm_bias"))
-        if bool(readout.unembed_bias.any()):
-            constants.append(Component("unembed_bias", "unembed_bias"))
-        self.components = (*writes.components, *constants)
-
-    def split(
-        self,
-        seen: Sequence[Seen],
-        answers: Sequence[Sequence[int]],
-        scale_of: Sequence[Tensor] | None,
-    ) -> list[_Share]:
-        """Split runs; `scale_of` are the final residuals whose scale is used, default their own.
-
-        Raises:
-            ModelError: when the readout is not linear, or the shares do not add up.
-        """
-        readout = self.readout
-        tokens = torch.tensor(answers, device=self.model.device)
-        final = torch.stack([one.final for one in seen])
-        logits = torch.stack([one.logits for one in seen])
-        own = readout.prove(self.model, final, logits)
-        plain = readout.directions(tokens, centred=True)  # [run, answer, d_model]
-        behind = readout.norm.pulled_back(plain)
-        constants = self._constants(plain, tokens)  # [run, constant, answer]
-        truth = self._truth(logits, final, behind, own, tokens, constants)
-        vectors = torch.stack([one.vectors for one in seen])
-        written = torch.einsum("ncm,nam->nca", vectors, behind) / own[:, None, None]
-        self._prove_sum(written, constants, truth)
-        scale, directions = own, behind
-        if scale_of is not None:
-            scale = readout.norm.scales(torch.stack(list(scale_of)))
-        if self.norm == "none":
-            scale, directions = torch.ones_like(own), plain
-            constants = self._without_norm(constants)
-        directions = directions / scale[:, None, None]
-        written = torch.einsum("ncm,nam->nca", vectors, directions)
-        components = torch.cat([written, constants], 1)
-        left = truth - components.nansum(1)
-        heads, sources = None, None
-        if self.writes.heads:
-            heads, sources = self.writes.head_shares(seen, directions)
-        return [
-            _Share(
-                components[n],
-                None if heads is None else heads[n],
-                sources[n] if sources else None,
-                truth[n],
-                left[n],
-                float("nan") if self.norm == "none" else float(scale[n]),
-                self.weights,
-            )
-            for n in range(len(seen))
-        ]
-
-    def _constants(self, directions: Tensor, tokens: Tensor) -> Tensor:
-        """Return the shares of final-norm bias and unembedding bias, `[run, constant, answer]`."""
-        kinds = [one.kind for one in self.components[len(self.writes.components) :]]
-        found = directions.new_zeros(len(tokens), len(kinds), tokens.shape[1])
-        for place, kind in enumerate(kinds):
-            if kind == "unembed_bias":
-                found[:, place] = self.readout.biases(tokens, centred=True)
-            elif self.readout.norm.bias is not None:
-                found[:, place] = directions @ self.readout.norm.bias
-        return found
-
-    def _without_norm(self, constants: Tensor) -> Tensor:
-        """Return the constants with NaN for the norm's bias, which then does not exist."""
-        kinds = [one.kind for one in self.components[len(self.writes.components) :]]
-        found = constants.clone()
-        found[:, [kind == "final_norm_bias" for kind in kinds]] = float("nan")
-        return found
-
-    def _truth(
-        self,
-        logits: Tensor,
-        final: Tensor,
-        behind: Tensor,
-        own: Tensor,
-        tokens: Tensor,
-        constants: Tensor,
-    ) -> Tensor:
-        """Return the model's own centred logits of the answers, before a soft cap."""
-        if self.readout.soft_cap is None:
-            wide = exact(logits)
-            return wide.gather(1, tokens) - wide.mean(-1, keepdim=True)
-        # A saturated cap cannot be undone; that the linear logits give the capped ones is proven.
-        return torch.einsum("nm,nam->na", exact(final), behind) / own[:, None] + constants.sum(1)
-
-    def _prove_sum(self, written: Tensor, constants: Tensor, truth: Tensor) -> None:
-        """Refuse shares that do not add up to the model's logits."""
-        parts = torch.cat([written, constants], 1)
-        gap = (parts.sum(1) - truth).abs()
-        size = parts.abs().sum(1).clamp(min=1)
-        limit = TOLERANCE.get(self.model.dtype, 1e-2)
-        if bad := [n for n in range(len(gap)) if not bool((gap[n] <= limit * size[n]).all())]:
-            raise ModelError(
-                f"the parts of {self.model.name} ({self.model.family}) do not add up to its "
-                f"logits (off by {float(gap[bad].max()):.1e} in {len(bad)} of {len(gap)} runs): "
-                "something changes the residual stream beside what the blocks write, such as an "
-                "intervention on the residual itself.\n"
-                "  Allowed: interventions on the sites that write (embed, q, k, v, scores, "
-                "pattern, z, attn_out, mlp_out, mixer_out).\n"
-                "  Leave the others out, or measure effects by interventions alone."
-            )
-
-
 # --- the result -----------------------------------------------------------------------------------
 
 
 def _variables(
-    model: "Model", writes: Writes, found: Sequence[_Share], by: str
+    model: "Model", writes: Writes, found: Sequence[Share], by: str
 ) -> dict[str, tuple[Any, np.ndarray, dict[str, str]]]:
     """Return the variables of a result."""
     kind = np.float64 if model.dtype == torch.float64 else np.float32
