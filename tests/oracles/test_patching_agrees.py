@@ -84,7 +84,7 @@ def test_heads_by_positions(name: str, attention_family: str, toy_model: ToyMode
 def test_one_head_at_one_position_through_nnsight(
     direction: Any, attention_family: str, toy_model: ToyModel
 ) -> None:
-    model, layer, head, pos = toy_model(attention_family), 1, 2, 6
+    model, layer, head, pos = toy_model(attention_family), 1, 2, 7
     hf = toys.make_hf(attention_family)
     texts = [PAIR.corrupted, PAIR.clean]
     texts = texts if direction == "denoising" else texts[::-1]
