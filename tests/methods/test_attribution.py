@@ -35,6 +35,13 @@ def attribute(model: Model, pairs: Any = PAIRS, **options: Any) -> xr.Dataset:
     return found
 
 
+def like(toy: Model, hf: Any) -> Model:
+    """Wrap a model of a toy's architecture; what `verify` found on the toy holds for it."""
+    model = wrap_model(hf, toys.make_tokenizer())
+    model.checks = engine.verify(toy)
+    return model
+
+
 def whole(model: Model) -> str:
     return "head_source" if model.has_attention else "component"
 
@@ -42,7 +49,13 @@ def whole(model: Model) -> str:
 # In float64 a padded Llama gives NaN (transformers' mask overflows its float32 softmax): the engine
 # finds it out, says so, and runs prompts of different length one by one.
 @pytest.mark.filterwarnings("ignore::mechlab.engine.verify.EngineWarning")
-@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize(
+    ("family", "dtype", "within"),
+    [
+        *((family, torch.float32, 1e-5) for family in toys.FAMILIES),
+        *((family, torch.float64, 1e-10) for family in toys.ATTENTION_FAMILIES),
+    ],
+)
 def test_shares_add_up_to_the_models_own_logits(
     family: str, dtype: torch.dtype, within: float, toy_model: ToyModel
 ) -> None:
@@ -118,7 +131,7 @@ def test_components_are_named_by_what_the_model_has(family: str, toy_model: ToyM
     assert ("L1.mixer" in labels) == (family in toys.RECURRENT_FAMILIES)
 
 
-def test_permuting_the_heads_of_a_layer_permutes_attributions() -> None:
+def test_permuting_the_heads_of_a_layer_permutes_attributions(toy_model: ToyModel) -> None:
     order = [2, 0, 3, 1]
     plain, moved = toys.make_hf("gpt2"), toys.make_hf("gpt2")
     attention = moved.transformer.h[1].attn
@@ -133,7 +146,7 @@ def test_permuting_the_heads_of_a_layer_permutes_attributions() -> None:
                 1
             ].attn.c_attn.bias[part * d + columns]
         attention.c_proj.weight.copy_(plain.transformer.h[1].attn.c_proj.weight[columns])
-    before, after = (attribute(wrap_model(hf, toys.make_tokenizer())) for hf in (plain, moved))
+    before, after = (attribute(like(toy_model("gpt2"), hf)) for hf in (plain, moved))
     expected = before.head_attribution.values.copy()
     expected[:, 1] = expected[:, 1, order]
     np.testing.assert_allclose(after.head_attribution, expected, atol=1e-5)
@@ -142,16 +155,17 @@ def test_permuting_the_heads_of_a_layer_permutes_attributions() -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_folded_and_unfolded_norms_give_the_same_attributions(
-    family: str, model_folder: Callable[..., Path]
+    family: str, model_folder: Callable[..., Path], toy_model: ToyModel
 ) -> None:
     """Processing folds the norms and centres what is written; value biases move to the output bias.
 
     So attention is compared with its output bias, and heads where values have no bias.
     """
     folder = str(model_folder(family))
-    raw, folded = (
-        attribute(load_model(folder, device="cpu", weights=kind)) for kind in ("raw", "processed")
-    )
+    models = [load_model(folder, device="cpu", weights=kind) for kind in ("raw", "processed")]  # type: ignore[arg-type]
+    for model in models:
+        model.checks = engine.verify(toy_model(family))
+    raw, folded = map(attribute, models)
     np.testing.assert_allclose(raw.total, folded.total, atol=1e-4)
     np.testing.assert_allclose(raw.logit, folded.logit, atol=1e-4)
     kinds = ("embed", "pos_embed", "mlp")
@@ -168,7 +182,7 @@ def test_folded_and_unfolded_norms_give_the_same_attributions(
         np.testing.assert_allclose(raw.head_attribution, folded.head_attribution, atol=1e-4)
 
 
-def test_folding_the_final_norm_by_hand_changes_no_share() -> None:
+def test_folding_the_final_norm_by_hand_changes_no_share(toy_model: ToyModel) -> None:
     plain, folded = toys.make_hf("neox"), toys.make_hf("neox")
     with torch.no_grad():
         for hf in (plain, folded):
@@ -183,18 +197,22 @@ def test_folding_the_final_norm_by_hand_changes_no_share() -> None:
         np.testing.assert_allclose(ours[name], theirs[name], atol=1e-5)
 
 
-def constant_norm_model() -> Model:
+def constant_norm_model(toy: Model) -> Model:
     """A NeoX (parallel blocks) whose final norm has so large an epsilon that its scale is fixed."""
     hf = toys.make_hf("neox", dtype=torch.float64)
     norm, scale = hf.gpt_neox.final_layer_norm, 1e6
     norm.eps = scale**2
     norm.weight.data.mul_(scale)
-    return wrap_model(hf, toys.make_tokenizer())
+    return like(toy, hf)
 
 
-def test_the_slope_in_alpha_of_a_last_layer_head_is_its_attribution() -> None:
+def test_the_slope_in_alpha_of_a_last_layer_head_is_its_attribution(toy_model: ToyModel) -> None:
     """Nothing but the final norm comes after it, and here that norm is linear."""
-    model, pair, alphas = constant_norm_model(), PAIRS[0], (-2.0, 0.0, 0.5, 1.0, 3.0)
+    model, pair, alphas = (
+        constant_norm_model(toy_model("neox")),
+        PAIRS[0],
+        (-2.0, 0.0, 0.5, 1.0, 3.0),
+    )
     found = attribute(model, pair)
     right, wrong = (
         model.answer_tokens([pair.clean], [a])[0][0] for a in (pair.answer, pair.wrong_answer)
@@ -316,7 +334,9 @@ def gemma(soft_cap: float | None) -> Model:
 
 
 def test_norms_behind_attention_and_soft_caps_are_handled() -> None:
-    plain, capped = (attribute(gemma(cap), by="head_source") for cap in (None, 2.0))
+    models = [gemma(cap) for cap in (None, 2.0)]
+    models[1].checks = engine.verify(models[0])
+    plain, capped = (attribute(model, by="head_source") for model in models)
     for found in (plain, capped):
         layers = [f"L{layer}.attn" for layer in range(3)]
         attention = found.component_attribution.sel(component=layers).values

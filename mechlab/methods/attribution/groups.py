@@ -23,7 +23,8 @@ class TokenGroups:
     """A partition of the tokens of every prompt.
 
     Attributes:
-        names: of the groups; `last` and `other` at the end.
+        names: of the groups; `last` and `other` first, so that prompts with more or fewer places
+            have the same beginning.
         members: per prompt and group its positions in the unpadded prompt, perhaps none.
     """
 
@@ -60,14 +61,14 @@ class TokenGroups:
                 shared.append(f"  #{index} {text!r:.60}: tokens {twice}")
             last = len(row) - 1
             rest = tuple(pos for pos in range(last) if pos not in taken)
-            members.append((*groups, () if last in taken else (last,), rest))
+            members.append((() if last in taken else (last,), rest, *groups))
         if shared:
             raise PromptError(
                 f"groups {', '.join(map(repr, chosen))} share tokens in {len(shared)} of "
                 f"{len(texts)} prompts:\n" + "\n".join(shared) + "\n  Allowed: groups without "
                 "common tokens, as their shares are to add up. Name fewer groups."
             )
-        return cls((*chosen, LAST, OTHER), tuple(members))
+        return cls((LAST, OTHER, *chosen), tuple(members))
 
 
 def words_of(

@@ -70,7 +70,7 @@ def token_lens(
         prompts: facts with a target, or pairs.
         groups: groups of source tokens: `subject` of a fact, or names of a pair's places. By
             default all that the prompts have. `last` (the token that attends) and `other` (the
-            rest, the beginning-of-sequence token included) always follow.
+            rest, the beginning-of-sequence token included) are always there, in front of these.
         decode: further words to decode besides the answers: those that stand at a place of the
             prompt (`subject` of a fact), or that a pair's `about` gives under a name. As with
             answers, the first token of the word as it continues the prompt counts.
