@@ -180,8 +180,8 @@ def knockout(
         unpatched run, `patched` of the same axes and `unpatched[prompt]`, in units of the metric;
         `relative_change[prompt, layer, source]`, effect / unpatched, the published measure when the
         metric is a probability (NaN where the unpatched metric is 0). Coordinates:
-        `window_start`, `window_stop` (excluded) of the layer, `keys` of (prompt, source) and
-        `queries` of the prompt, the positions as text.
+        `window_start`, `window_stop` (excluded) of the layer, `key_positions` of (prompt, source)
+        and `query_positions` of the prompt, as text.
 
     Raises:
         OptionError: an option outside its range or choices.
@@ -279,8 +279,11 @@ def _coordinates(plan: _Plan) -> dict[str, Any]:
         "window_start": ("layer", [window.start for window in plan.windows]),
         "window_stop": ("layer", [window.stop for window in plan.windows]),
         "prompt_text": ("prompt", list(plan.scored.texts)),
-        "queries": ("prompt", [_listed(queries) for queries, _ in plan.edges]),
-        "keys": (("prompt", "source"), [[_listed(k) for k in groups] for _, groups in plan.edges]),
+        "query_positions": ("prompt", [_listed(queries) for queries, _ in plan.edges]),
+        "key_positions": (
+            ("prompt", "source"),
+            [[_listed(k) for k in groups] for _, groups in plan.edges],
+        ),
     }
 
 
