@@ -13,7 +13,7 @@ from mechlab.methods.tracing import average_indirect_effect, causal_trace
 from mechlab.models import Model
 from mechlab.progress import Progress
 from mechlab.prompts import Fact, as_prompt_set
-from mechlab.results import by_token_role, check_result
+from mechlab.results import by_token_role, check_result, method_of
 
 ToyModel = Callable[..., Model]
 EIFFEL = Fact("The Eiffel Tower is located in the city of", "Eiffel Tower")
@@ -244,3 +244,36 @@ def test_facts_may_be_one_a_list_or_a_prompt_set(toy_model: ToyModel) -> None:
     in_set = trace(model, as_prompt_set([PARIS]))
     for other in (listed, in_set):
         np.testing.assert_array_equal(alone.restored_probability, other.restored_probability)
+
+
+@pytest.mark.parametrize(("options", "error", "message"), REFUSED, ids=lambda value: str(value))
+def test_the_check_that_an_estimate_makes_refuses_the_same(
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    toy_model: ToyModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = toy_model("neox")
+    check = method_of(causal_trace).check
+    assert check is not None
+    given = {"noise_std": 0.6, "samples": 2, **options}
+    for runs in ("next_tokens", "run", "verify", "embed_texts"):
+        monkeypatch.setattr(f"mechlab.engine.{runs}", lambda *_, **__: pytest.fail("it ran"))
+    if message == "no longer numbers":  # only a run can tell
+        check(model, [EIFFEL], **given)
+        return
+    with pytest.raises(error, match=message):
+        check(model, [EIFFEL], **given)
+
+
+def test_numpy_integers_are_integers(toy_model: ToyModel) -> None:
+    model = toy_model("llama")
+    given = {"samples": 2, "seed": 3, "window": 2, "layers": [0, 2], "max_batch": 8}
+    numbers: dict[str, Any] = {**given, "layers": list(np.array([0, 2]))}
+    numbers |= {name: np.int64(given[name]) for name in ("samples", "seed", "window", "max_batch")}
+    ours, plain = (trace(model, EIFFEL, sites=["mlp_out"], **o) for o in (numbers, given))
+    np.testing.assert_array_equal(ours.restored_probability, plain.restored_probability)
+    for name in ("options", "seed", "window"):
+        assert ours.attrs[name] == plain.attrs[name]
+        assert type(ours.attrs[name]) is type(plain.attrs[name])

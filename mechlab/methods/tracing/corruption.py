@@ -84,13 +84,23 @@ def noised_bases(
 def check_interchange(
     model: "Model",
     facts: Iterable[Fact],
+    spans: Iterable[tuple[int, int]],
     *,
-    samples: int = 10,
-    seed: int = 0,
-    reference: str | Sequence[str] = "countries",
-    other_subjects: Mapping[str, Sequence[str]] | None = None,
+    samples: int,
+    seed: int,
+    reference: str | Sequence[str],
+    other_subjects: Mapping[str, Sequence[str]] | None,
 ) -> None:
     """Make and tokenise the corrupted prompts of all facts, before any forward pass.
+
+    Args:
+        model: the model.
+        facts: the facts.
+        spans: first and last position of each fact's subject.
+        samples: other subjects per fact.
+        seed: decides the draw.
+        reference: names to draw from.
+        other_subjects: names to use instead, per subject.
 
     Raises:
         OptionError: when `other_subjects` is not a list of names per subject.
@@ -105,14 +115,18 @@ def check_interchange(
             "Allowed: a mapping such as {'France': ['Spain', 'Italy']}. Write one list per subject."
         )
     changed = [
-        (fact, other)
-        for fact in facts
+        (fact, span, other)
+        for fact, span in zip(facts, spans, strict=True)
         for other in interchanged_facts(
             fact, samples=samples, seed=seed, reference=reference, other_subjects=other_subjects
         )
     ]
-    model.tokenize([other.prompt for _, other in changed])
-    wrong = [pair for pair in changed if _around(model, pair[0]) != _around(model, pair[1])]
+    model.tokenize([other.prompt for _, _, other in changed])
+    wrong = [
+        (fact, other)
+        for fact, span, other in changed
+        if _around(model, fact, span) != _around(model, other, model.subject_positions(other))
+    ]
     if wrong:
         listed = "\n".join(f"  {a.prompt!r:.60} -> {b.prompt!r:.60}" for a, b in wrong[:10])
         raise PromptError(
@@ -123,9 +137,9 @@ def check_interchange(
         )
 
 
-def _around(model: "Model", fact: Fact) -> tuple[list[str], list[str]]:
+def _around(model: "Model", fact: Fact, span: tuple[int, int]) -> tuple[list[str], list[str]]:
     """Return the tokens before and after a fact's subject."""
-    first, last = model.subject_positions(fact)
+    first, last = span
     tokens = model.token_strings(fact.prompt)
     return tokens[:first], tokens[last + 1 :]
 

@@ -9,6 +9,7 @@ import numpy as np
 from mechlab.engine import Base, Row, default_window, window_layers
 from mechlab.errors import OptionError, SiteError
 from mechlab.hooks import Freeze, Intervention, Patch, Site, live_sites
+from mechlab.methods.tracing.options import is_whole
 from mechlab.prompts import Fact, PromptSet, role_of_positions
 
 if TYPE_CHECKING:
@@ -67,14 +68,15 @@ class Design:
             raise OptionError(f"sever={sever!r}. Allowed: none, {', '.join(SEVERED_SITE)}.")
         if positions not in ("all", "subject", "last_subject"):
             raise OptionError(f"positions={positions!r}. Allowed: all, subject, last_subject.")
-        if window is not None and (not isinstance(window, int) or window < 1):
+        if window is not None and not is_whole(window, at_least=1):
             raise OptionError(
                 f"window={window!r} layers. Allowed: 1 or more. "
                 "Leave it out for a fifth of the layers."
             )
         _check_sites(model, sites, severed)
         _check_layers(model, layers)
-        window = default_window(model.n_layers) if window is None else window
+        window = default_window(model.n_layers) if window is None else int(window)
+        layers = tuple(int(layer) for layer in layers)
         return cls(sites, layers, model.n_layers, window, positions, severed)
 
     def layers_restored(self, site: str, layer: int) -> range:
@@ -109,7 +111,7 @@ def _check_sites(model: "Model", sites: tuple[str, ...], severed: str | None) ->
 
 def _check_layers(model: "Model", layers: tuple[int, ...]) -> None:
     last = model.n_layers - 1
-    wrong = [layer for layer in layers if not isinstance(layer, int) or not 0 <= layer <= last]
+    wrong = [layer for layer in layers if not is_whole(layer) or not 0 <= layer <= last]
     if wrong or not layers or len(set(layers)) != len(layers):
         raise SiteError(
             f"layers {wrong or list(layers)} of {model.name}: layers go from 0 to {last}, each "
@@ -154,7 +156,7 @@ def lay_out(
     traced: Sequence[int],
     spans: Sequence[tuple[int, int]],
     lengths: Sequence[int],
-    corrupt: Callable[[Fact], list[tuple[Base, tuple[int, int]]]],
+    corrupt: Callable[[Fact, tuple[int, int]], list[tuple[Base, tuple[int, int]]]],
 ) -> Layout:
     """Make the base runs and rows of the facts that are traced.
 
@@ -164,13 +166,14 @@ def lay_out(
         traced: indices of those that are traced.
         spans: first and last subject position per fact.
         lengths: tokens per prompt.
-        corrupt: gives the corrupted base runs of a fact, each with its subject's span.
+        corrupt: gives the corrupted base runs of a fact, of which the subject's span is known, each
+            with its own subject's span.
     """
     layout = Layout()
     for index in traced:
         first, last = spans[index]
         clean = len(layout.bases)
-        corrupted = corrupt(facts[index])
+        corrupted = corrupt(facts[index], spans[index])
         layout.bases += [Base(facts[index].prompt, (), "clean"), *(base for base, _ in corrupted)]
         layout.fact_of_base += [index] * (1 + len(corrupted))
         positions = {

@@ -1,12 +1,12 @@
 """Checks of a trace's options that need no model."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from mechlab.errors import OptionError
 
-__all__ = ["check_choices", "check_numbers"]
+__all__ = ["check_choices", "check_numbers", "is_whole"]
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "corruption": ("gaussian", "interchange"),
@@ -29,14 +29,14 @@ def check_numbers(
     Raises:
         OptionError: naming the first of them.
     """
-    if not _is_whole(samples, at_least=1):
+    if not is_whole(samples, at_least=1):
         raise OptionError(
             f"samples={samples!r} corrupted runs. Allowed: whole numbers, 1 or more. "
             "The paper has 10."
         )
-    if not _is_whole(seed):
+    if not is_whole(seed):
         raise OptionError(f"seed={seed!r}. Allowed: whole numbers. The default is 0.")
-    if max_batch is not None and not _is_whole(max_batch, at_least=1):
+    if max_batch is not None and not is_whole(max_batch, at_least=1):
         raise OptionError(
             f"max_batch={max_batch!r} rows. Allowed: whole numbers from 1. "
             "Leave it out to let free memory decide."
@@ -60,8 +60,9 @@ def check_choices(**given: object) -> None:
             raise OptionError(f"{name}={value!r}. Allowed: {choices}. Choose one of these.")
 
 
-def _is_whole(value: object, at_least: int | None = None) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
+def is_whole(value: object, at_least: int | None = None) -> bool:
+    """Return whether a value is an integer of Python or numpy, no truth value, and large enough."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
     return whole and (at_least is None or value >= at_least)  # type: ignore[operator]
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,27 +34,27 @@ from mechlab.results import analysis, new_result
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["causal_trace"]
+__all__ = ["causal_trace", "check_trace"]
 
 HINTS = frozenset({"model", "facts", "max_batch", "mode", "progress", "journal"})
 """Arguments that decide no number."""
 
 
-def _check_all(
-    model: "Model",
-    prompts: PromptSet[Fact],
-    *,
-    score: Literal["top", "target"] = "top",
-    **options: Any,
-) -> None:
-    """Tokenise all facts, so that the store names all offenders before it traces the first."""
-    PromptTokens.of(model, prompts, needs_target=score == "target")
-    if options.get("corruption") == "interchange":
-        wanted = ("samples", "seed", "reference", "other_subjects")
-        check_interchange(model, prompts, **{n: options[n] for n in wanted if n in options})
+def check_trace(model: "Model", facts: Any, **options: Any) -> None:
+    """Refuse what `causal_trace` would refuse, with the same words, before any forward pass.
+
+    The store calls it before it hands over facts one at a time, an estimate before it promises
+    anything.
+
+    Raises:
+        OptionError, SiteError, PromptError: as `causal_trace`.
+    """
+    bound = signature(causal_trace).bind(model, facts, **options)
+    bound.apply_defaults()
+    _prepare(**bound.arguments)
 
 
-@analysis(version=1, prompt_kind="fact", default_plot="layer_by_token", check=_check_all)
+@analysis(version=1, prompt_kind="fact", default_plot="layer_by_token", check=check_trace)
 def causal_trace(
     model: "Model",
     facts: PromptSet[Any] | Sequence[Fact] | Fact,
@@ -134,27 +135,8 @@ def causal_trace(
     started = time.time()
     options = {name: value for name, value in locals().items() if name not in HINTS}
     del options["started"]
-    check_numbers(
-        samples=samples,
-        seed=seed,
-        max_batch=max_batch,
-        noise_scale=noise_scale,
-        noise_std=noise_std,
-    )
-    check_choices(corruption=corruption, score=score, mode=mode, known_only=known_only)
-    prompts = as_prompt_set(facts, kind="fact")
-    design = Design.make(model, sites, layers, window, positions, sever)
-    tokens = PromptTokens.of(model, prompts, needs_target=score == "target")
-    reference_subjects(reference)
-    if corruption == "interchange":
-        check_interchange(
-            model,
-            prompts,
-            samples=samples,
-            seed=seed,
-            reference=reference,
-            other_subjects=other_subjects,
-        )
+    prompts, design, tokens = _prepare(model, facts, max_batch=max_batch, mode=mode, **options)
+    samples, seed = int(samples), int(seed)  # numpy's integers are taken, and then forgotten
     checks = engine.verify(model)
     engine.require_proven(model, [*design.needed_sites, "embed"])
     std = 0.0
@@ -165,9 +147,8 @@ def causal_trace(
     scored = tokens.targets if score == "target" else clean.tokens
     status = _status(model, prompts, clean, tokens.targets, known_only)
 
-    def corrupt(fact: Fact) -> list[tuple[Base, tuple[int, int]]]:
+    def corrupt(fact: Fact, span: tuple[int, int]) -> list[tuple[Base, tuple[int, int]]]:
         if corruption == "gaussian":
-            span = model.subject_positions(fact)
             bases = noised_bases(fact, *span, std=std, samples=samples, seed=seed)
             return [(base, span) for base in bases]
         others = interchanged_facts(
@@ -203,13 +184,61 @@ def causal_trace(
         read="probability",
         answers=[(scored[fact],) for fact in layout.fact_of_base],
         mode=mode,
-        max_batch=max_batch,
+        max_batch=None if max_batch is None else int(max_batch),
         progress=progress,
         partial=dataset,
         journal=journal,
     )
     _check_finite(readings, std)
     return dataset(readings.bases, readings.rows).assign_attrs(engine_mode=readings.mode)
+
+
+def _prepare(
+    model: "Model",
+    facts: PromptSet[Any] | Sequence[Fact] | Fact,
+    *,
+    sites: Sequence[str],
+    window: int | None,
+    layers: Sequence[int] | None,
+    positions: str,
+    samples: int,
+    noise_scale: float,
+    noise_std: float | None,
+    reference: str | Sequence[str],
+    corruption: str,
+    other_subjects: Mapping[str, Sequence[str]] | None,
+    sever: str,
+    known_only: bool,
+    score: str,
+    seed: int,
+    max_batch: int | None,
+    mode: str,
+    **_: Any,
+) -> tuple[PromptSet[Any], Design, "PromptTokens"]:
+    """Check every option of `causal_trace` and tokenise every fact; nothing is run."""
+    check_numbers(
+        samples=samples,
+        seed=seed,
+        max_batch=max_batch,
+        noise_scale=noise_scale,
+        noise_std=noise_std,
+    )
+    check_choices(corruption=corruption, score=score, mode=mode, known_only=known_only)
+    prompts = as_prompt_set(facts, kind="fact")
+    design = Design.make(model, sites, layers, window, positions, sever)
+    tokens = PromptTokens.of(model, prompts, needs_target=score == "target")
+    reference_subjects(reference)
+    if corruption == "interchange":
+        check_interchange(
+            model,
+            prompts,
+            tokens.spans,
+            samples=samples,
+            seed=seed,
+            reference=reference,
+            other_subjects=other_subjects,
+        )
+    return prompts, design, tokens
 
 
 def _check_finite(readings: engine.Readings, std: float) -> None:
