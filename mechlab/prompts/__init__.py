@@ -1,22 +1,52 @@
 """Prompts: frozen text data, its readers and its builders. Nothing here imports torch."""
 
+from mechlab.prompts.arithmetic import ARITHMETIC_TEMPLATES, arithmetic
+from mechlab.prompts.conflicts import CONFLICT_FORMS, capital_conflicts, conflicts
 from mechlab.prompts.countries import Country, countries
 from mechlab.prompts.facts import world_facts
-from mechlab.prompts.kinds import Fact, Prompt, PromptPair
+from mechlab.prompts.ioi import IOI_WORDS, IoiWords, ioi
+from mechlab.prompts.kinds import Fact, Place, Prompt, PromptPair
+from mechlab.prompts.one_to_many import CITIES, many_answers, one_to_many
+from mechlab.prompts.places import named_positions
+from mechlab.prompts.published import (
+    read_arithmetic_templates,
+    read_comp_mech,
+    read_lre,
+    read_mib_ioi,
+    read_one_to_many,
+)
 from mechlab.prompts.reading import read_facts, read_pairs
 from mechlab.prompts.roles import TOKEN_ROLES, role_of_positions
 from mechlab.prompts.sets import PromptSet, as_prompt_set
 
 __all__ = [
+    "ARITHMETIC_TEMPLATES",
+    "CITIES",
+    "CONFLICT_FORMS",
+    "IOI_WORDS",
     "TOKEN_ROLES",
     "Country",
     "Fact",
+    "IoiWords",
+    "Place",
     "Prompt",
     "PromptPair",
     "PromptSet",
+    "arithmetic",
     "as_prompt_set",
+    "capital_conflicts",
+    "conflicts",
     "countries",
+    "ioi",
+    "many_answers",
+    "named_positions",
+    "one_to_many",
+    "read_arithmetic_templates",
+    "read_comp_mech",
     "read_facts",
+    "read_lre",
+    "read_mib_ioi",
+    "read_one_to_many",
     "read_pairs",
     "role_of_positions",
     "world_facts",

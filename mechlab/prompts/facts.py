@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 from mechlab.errors import PromptError
 from mechlab.prompts.countries import LANGUAGES, RELATIONS, TEMPLATES, countries
@@ -42,7 +43,7 @@ def world_facts(
     facts = list(_facts(relations, languages, templates))
     if count is None:
         return PromptSet(tuple(facts), "world_facts")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(facts):
+    if isinstance(count, bool) or not isinstance(count, Integral) or not 1 <= count <= len(facts):
         raise PromptError(
             f"count={count!r} facts of {len(facts)}.\n  Allowed: 1 to {len(facts)}.\n"
             "  Ask for fewer, or for more relations, languages or templates."

@@ -16,7 +16,7 @@ A prompt that holds {} is taken as a template. Files are UTF-8, with or without 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from mechlab.prompts.kinds import Fact, PromptPair
 from mechlab.prompts.records import Record, read_records
 from mechlab.prompts.sets import PromptSet
 
-__all__ = ["FACT_COLUMNS", "PAIR_COLUMNS", "read_facts", "read_pairs"]
+__all__ = ["FACT_COLUMNS", "PAIR_COLUMNS", "collect", "fill_template", "read_facts", "read_pairs"]
 
 FACT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "text", "question"),
@@ -102,16 +102,35 @@ def _read(
 ) -> PromptSet[P]:
     records = read_records(path)
     _check_columns(path, records, accepted, needed, instead)
+
+    def prompt(record: Record) -> P:
+        fields = _fields(record, accepted)
+        missing = [n for n in needed if n not in fields and instead.get(n) not in fields]
+        if missing:
+            raise PromptError(f"no {' and no '.join(missing)}")
+        return make(fields)
+
+    return collect(path, records, prompt)
+
+
+def collect(path: Path, records: Sequence[Record], make: Callable[[Record], P]) -> PromptSet[P]:
+    """Make a prompt of every record.
+
+    Args:
+        path: the file they are from.
+        records: its records.
+        make: what makes one; it raises `PromptError` for a bad one.
+
+    Raises:
+        PromptError: listing all bad records with their line numbers and the first line of why.
+    """
     good: list[P] = []
     bad: list[tuple[int, str]] = []
     for record in records:
-        fields = _fields(record, accepted)
-        missing = [n for n in needed if n not in fields and instead.get(n) not in fields]
-        if record.problem or missing:
-            bad.append((record.line, record.problem or f"no {' and no '.join(missing)}"))
-            continue
         try:
-            good.append(make(fields))
+            if record.problem:
+                raise PromptError(record.problem)
+            good.append(make(record))
         except PromptError as err:
             bad.append((record.line, str(err).splitlines()[0]))
     if bad:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mechlab.errors import PromptError
 
-__all__ = ["MAX_BYTES", "Record", "read_records"]
+__all__ = ["MAX_BYTES", "Record", "read_list", "read_object", "read_records"]
 
 MAX_BYTES = 64 * 2**20
 """Largest file that is read; prompt sets are text, and larger files are mistakes."""
@@ -63,6 +63,52 @@ def read_records(path: Path) -> list[Record]:
             f"{path} holds no prompts.\n  Expected one per row.\n  Check that it is the right file."
         )
     return records
+
+
+def read_list(path: Path) -> list[str]:
+    """Return a JSON list of texts.
+
+    Raises:
+        PromptError: when the file cannot be read or holds anything else.
+    """
+    found = _whole(path)
+    if not isinstance(found, list) or not found or not all(isinstance(t, str) and t for t in found):
+        raise PromptError(
+            f"{path} does not hold a JSON list of texts.\n  Check that it is the right file."
+        )
+    return found
+
+
+def read_object(path: Path) -> dict[str, object]:
+    """Return a JSON object.
+
+    Raises:
+        PromptError: when the file cannot be read or holds anything else.
+    """
+    found = _whole(path)
+    if not isinstance(found, dict):
+        raise PromptError(
+            f"{path} holds a JSON {type(found).__name__}, not an object.\n"
+            "  Check that it is the right file."
+        )
+    return found
+
+
+def _whole(path: Path) -> object:
+    try:
+        return _parsed(_text(path), path)
+    except RecursionError as err:
+        raise PromptError(f"{path} is nested too deeply to be a list of prompts.") from err
+
+
+def _parsed(text: str, path: Path) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as err:
+        raise PromptError(
+            f"{path} is not JSON: {err.msg} at line {err.lineno}, character {err.colno}.\n"
+            "  Correct it there."
+        ) from err
 
 
 def _text(path: Path) -> str:
@@ -123,13 +169,7 @@ def _jsonl(text: str, path: Path) -> Iterator[Record]:
 def _json(text: str, path: Path) -> Iterator[Record]:
     if not text.strip():
         return
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError as err:
-        raise PromptError(
-            f"{path} is not JSON: {err.msg} at line {err.lineno}, character {err.colno}.\n"
-            "  Correct it there."
-        ) from err
+    whole = _parsed(text, path)
     start, template = _list_start(text, whole, path)
     decoder, line, seen = json.JSONDecoder(), 1, 0
     place = _SPACE.match(text, start + 1).end()  # type: ignore[union-attr]

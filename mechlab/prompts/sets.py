@@ -60,6 +60,31 @@ class PromptSet(Sequence[P], Generic[P]):
         return tuple(_unique(_label(cast(Prompt, prompt)) for prompt in self.prompts))
 
     @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The `cluster` of each prompt for `ml.statistics`: its group, or itself without one."""
+        named = [getattr(prompt, "group", None) for prompt in self.prompts]
+        return tuple(
+            label if group is None else f"group {group}"
+            for group, label in zip(named, self.labels, strict=True)
+        )
+
+    def about(self, name: str) -> tuple[str | int, ...]:
+        """Return one of the things known of every pair, such as `about("rank")`.
+
+        Raises:
+            PromptError: when not every prompt has it.
+        """
+        known = [dict(getattr(prompt, "about", ())) for prompt in self.prompts]
+        if missing := [index for index, notes in enumerate(known) if name not in notes]:
+            there = sorted(set(known[0]).intersection(*known))
+            raise PromptError(
+                f"{len(missing)} of {len(self)} prompts say nothing about {name!r}: "
+                f"#{', #'.join(map(str, missing[:10]))}. All say: {', '.join(there) or 'nothing'}. "
+                "Choose one of these."
+            )
+        return tuple(notes[name] for notes in known)
+
+    @cached_property
     def digest(self) -> str:
         """Sha256 (64 hex digits) of the canonical JSON of kind and prompts in order."""
         contents = [cast(Prompt, prompt).to_json() for prompt in self.prompts]

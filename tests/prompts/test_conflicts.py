@@ -1,0 +1,98 @@
+"""Conflict prompts: the sign, the four answers, alignment, and the same bytes every time."""
+
+import pytest
+from tokenizer_only import atlas_tokenizer
+
+from mechlab.errors import PromptError
+from mechlab.prompts import CONFLICT_FORMS, capital_conflicts, conflicts, countries, named_positions
+from mechlab.prompts.countries import RELATIONS
+
+BY_NAME = {country.name: country for country in countries()}
+forms = pytest.mark.parametrize("form", CONFLICT_FORMS)
+
+
+@forms
+def test_the_answer_is_in_the_context_and_the_wrong_answer_in_the_world(form: str) -> None:
+    for pair in conflicts(40, relations=RELATIONS, form=form):  # type: ignore[arg-type]
+        about = dict(pair.about)
+        country, relation = BY_NAME[str(about["country"])], str(about["relation"])
+        assert country.answer(relation) == pair.wrong_answer != pair.answer
+        assert about["rank"] == country.rank
+        stated = countries()[int(about["stated_rank"])].answer(relation)
+        assert stated == pair.answer
+        said = {pair.clean[a:b] for name, a, b in pair.places if name.startswith("stated")}
+        asked = {pair.clean[a:b] for name, a, b in pair.places if name.startswith("country")}
+        assert said == {pair.answer} and asked == {country.name}
+        assert pair.group == f"{relation} {form} {about['template']}"
+        assert f"rank {country.rank}" in str(pair.label)
+
+
+@forms
+def test_corrupted_prompts_say_the_same_of_another_country_with_other_answers(form: str) -> None:
+    for pair in conflicts(40, relations=RELATIONS, form=form):  # type: ignore[arg-type]
+        name, stated = (
+            next(pair.corrupted[a:b] for place, a, b in pair.corrupted_places if place == wanted)
+            for wanted in ("country", "stated")
+        )
+        relation = str(dict(pair.about)["relation"])
+        four = {pair.answer, pair.wrong_answer, stated, BY_NAME[name].answer(relation)}
+        assert len(four) == 4
+        own = pair.clean.replace(pair.answer, "STATED").replace(
+            str(dict(pair.about)["country"]), "COUNTRY"
+        )
+        assert own == pair.corrupted.replace(stated, "STATED").replace(name, "COUNTRY")
+
+
+def test_no_answer_can_be_copied_from_its_countrys_name() -> None:
+    for pair in conflicts(None, relations=RELATIONS, templates=0):
+        country = str(dict(pair.about)["country"])
+        assert not {*pair.answer.split(), *pair.wrong_answer.split()} & set(country.split())
+
+
+def test_same_arguments_same_bytes_and_more_begin_with_the_same() -> None:
+    first = conflicts(20, seed=3)
+    assert first.digest == conflicts(20, seed=3).digest
+    assert conflicts(30, seed=3)[:20].digest == first.digest
+    assert conflicts(20, seed=4).digest != first.digest
+    assert capital_conflicts(20, seed=3).digest == first.digest
+
+
+def test_repeating_forms_say_the_sentence_twice_and_questions_ask() -> None:
+    repeat, question = (conflicts(1, form=form, templates=0)[0] for form in ("repeat", "question"))
+    stem = repeat.clean.split(f" {repeat.answer}. ")
+    assert stem[0] == stem[1] and stem[0].startswith("The capital of ")
+    assert " Q: What is the capital of " in question.clean and question.clean.endswith("A:")
+
+
+@forms
+def test_with_a_model_pairs_align_place_by_place(form: str) -> None:
+    model = atlas_tokenizer()
+    pairs = conflicts(12, relations=RELATIONS, form=form, model=model)  # type: ignore[arg-type]
+    lengths = [model.tokenize([p.clean, p.corrupted]).lengths for p in pairs]
+    assert all(a == b for a, b in lengths)
+    for name in ("country", "stated", "end"):
+        assert named_positions(model, pairs, name) == named_positions(
+            model, pairs, name, corrupted=True
+        )
+    for pair in pairs:
+        right, wrong = model.answer_tokens(
+            [pair.clean] * 2, [pair.answer, pair.wrong_answer], answer="full"
+        )
+        assert right[0] != wrong[0]
+    assert {length for length, _ in lengths} != {lengths[0][0]}  # not of one length by chance
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "sonnet"}, "(?s)form=.*'sonnet'.*Allowed.*'repeat'"),
+        ({"relations": ["anthem"]}, "(?s)relations=.*anthem.*Allowed"),
+        ({"templates": [99]}, "(?s)templates=.*99.*Allowed"),
+        ({"count": 0}, "(?s)count=0.*Allowed"),
+        ({"count": 999, "templates": 0}, "(?s)only [0-9]+ of 197 conflicts.* of 999 asked for"),
+        ({"seed": "x"}, "(?s)seed='x'.*Allowed"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        conflicts(**options)  # type: ignore[arg-type]

@@ -1,0 +1,28 @@
+"""The same arguments give the same bytes in every version: stored results are keyed by them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mechlab.prompts import PromptSet, arithmetic, conflicts, ioi, one_to_many
+
+MADE: dict[str, Callable[[], PromptSet]] = {
+    "ab124426560b8274": lambda: conflicts(20, 3),
+    "e135c4d35effc5b2": lambda: conflicts(
+        20, 3, relations=("language", "currency"), form="distractor"
+    ),
+    "3a7c3226cf3e94d0": lambda: ioi(20, 3),
+    "92fbf1531ce03ed4": lambda: one_to_many(20, 3),
+    "b54b6419957d48a6": lambda: one_to_many(
+        20, 3, order="drawn", relation="language", form="numbered"
+    ),
+    "6c3027d77970bffc": lambda: arithmetic(20, 3),
+    "03b79ba5f62c31dc": lambda: arithmetic(
+        20, 3, operands=3, change="same_result", number_words=True
+    ),
+}
+
+
+@pytest.mark.parametrize("digest", MADE)
+def test_builders_give_the_bytes_they_always_gave(digest: str) -> None:
+    assert MADE[digest]().digest[:16] == digest
