@@ -332,8 +332,9 @@ class Model:
         text, ids = long[0]
         pieces = " + ".join(repr(self.token_string(token)) for token in ids)
         warnings.warn(
-            f"{len(long)} of {len(answers)} answers have several tokens on {self.name}, such as "
-            f"{shorten(text)} = {pieces}; only the first is scored. "
+            f"{len(long)} of {len(answers)} answers have several tokens on {self.name}. Only the "
+            f"first token of an answer is scored: of {shorten(text)} = {pieces} that is "
+            f"{self.token_string(ids[0])!r} alone, and whatever else begins so counts the same. "
             "model.answer_tokens(prompts, answers, answer='full') gives all of them. "
             "(Said once per model.)",
             AnswerTokenWarning,

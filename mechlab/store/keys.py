@@ -5,9 +5,13 @@ give the same key. Execution hints, which must not change the numbers, never ent
 """
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from mechlab.canonical import digest, plain
 from mechlab.errors import OptionError, StoreError
@@ -56,7 +60,8 @@ def bind(method: Method, model: Any, given: Mapping[str, Any]) -> Request:
     """Bind options to a method's signature and check that each can be keyed.
 
     Raises:
-        OptionError: when the method has no such option, or one that it needs is missing.
+        OptionError: when the method has no such option, one that it needs is missing, or a number
+            is not finite.
         StoreError: when the model has no fingerprint, or naming every option without a canonical
             form.
     """
@@ -93,6 +98,7 @@ def _bound(signature: inspect.Signature, name: str, given: Mapping[str, Any]) ->
 def _keyed(
     options: Mapping[str, Any], signature: inspect.Signature, name: str
 ) -> dict[str, object]:
+    _refuse_endless(options, name)
     keyed: dict[str, object] = {}
     problems: list[str] = []
     for option, value in options.items():
@@ -110,8 +116,22 @@ def _keyed(
     return keyed
 
 
+def _refuse_endless(options: Mapping[str, Any], name: str) -> None:
+    """Refuse numbers that no option takes, before they turn up as something that has no key."""
+    endless = [
+        f"{option}={value}"
+        for option, value in options.items()
+        if isinstance(value, Real) and not math.isfinite(value)
+    ]
+    if endless:
+        raise OptionError(
+            f"{', '.join(endless)} of {name}. Allowed: finite numbers. Correct what was given."
+        )
+
+
 def _as_declared(value: object, parameter: inspect.Parameter | None) -> object:
     """Return 3 as 3.0 where the default is a float, so that both have one key."""
+    value = value.item() if isinstance(value, np.generic) else value
     whole = isinstance(value, int) and not isinstance(value, bool)
     if whole and parameter is not None and isinstance(parameter.default, float):
         return float(value)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Keys say what a result is, the same in every process, and nothing of how it was computed."""
 
+import math
 import os
 import subprocess
 import sys
@@ -93,12 +94,23 @@ def test_the_key_is_the_same_in_every_process() -> None:
 
 def test_options_without_a_key_are_all_named() -> None:
     with pytest.raises(StoreError) as caught:
-        key(free, metric=lambda x: x, sites={"a"}, scale=float("nan"), window=3)
+        key(free, metric=lambda x: x, sites={"a"}, scale=[float("nan")], window=3)
     message = str(caught.value)
     assert "3 options of free cannot be part of a key" in message and "window" not in message
     for option in ("metric: the function", "sites: set", "scale: the number nan"):
         assert option in message
     assert "call the method directly" in message
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, np.float32("nan")])
+def test_a_number_that_is_not_finite_is_a_mistake_of_the_option(number: float) -> None:
+    with pytest.raises(OptionError, match=r"noise_scale=(nan|-?inf) of trace. Allowed: finite"):
+        key(noise_scale=number)
+
+
+def test_numpys_numbers_have_the_keys_of_pythons() -> None:
+    assert key(noise_scale=np.int64(3), seed=np.int64(1)) == key(noise_scale=3.0, seed=1)
+    assert key(noise_scale=np.float32(2.5)) == key(noise_scale=2.5)
 
 
 def test_an_option_that_the_method_does_not_have_is_named() -> None:
