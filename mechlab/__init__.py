@@ -49,7 +49,9 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import direct_logit_attribution as direct_logit_attribution
     from mechlab.methods import keep_known as keep_known
     from mechlab.methods import logit_lens as logit_lens
+    from mechlab.methods import repair_slope as repair_slope
     from mechlab.methods import scale_heads as scale_heads
+    from mechlab.methods import self_repair as self_repair
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.methods import token_lens as token_lens
     from mechlab.methods.knockout import knockout as knockout
@@ -101,7 +103,9 @@ _NAMES = {
         "direct_logit_attribution",
         "keep_known",
         "logit_lens",
+        "repair_slope",
         "scale_heads",
+        "self_repair",
         "subject_embedding_std",
         "token_lens",
     ),

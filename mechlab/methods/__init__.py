@@ -6,6 +6,7 @@ from mechlab.methods.knockout import knockout
 from mechlab.methods.knowledge import keep_known
 from mechlab.methods.lens import logit_lens
 from mechlab.methods.patching import activation_patch, attribution_patch
+from mechlab.methods.repair import repair_slope, self_repair
 from mechlab.methods.scaling import scale_heads
 from mechlab.methods.tracing import (
     average_indirect_effect,
@@ -27,7 +28,9 @@ __all__ = [
     "keep_known",
     "knockout",
     "logit_lens",
+    "repair_slope",
     "scale_heads",
+    "self_repair",
     "subject_embedding_std",
     "token_lens",
 ]
@@ -43,6 +46,7 @@ METHODS: dict[str, Method] = {
         knockout,
         logit_lens,
         scale_heads,
+        self_repair,
         token_lens,
     )
 }
