@@ -62,8 +62,11 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.progress import Progress as Progress
     from mechlab.results import analysis as analysis
     from mechlab.results import by_token_role as by_token_role
+    from mechlab.results import new_result as new_result
     from mechlab.results import top_heads as top_heads
     from mechlab.store import Store as Store
+    from mechlab.store import TraceCost as TraceCost
+    from mechlab.store import trace_cost as trace_cost
     from mechlab.workflows import screen_then_verify as screen_then_verify
 
 __version__ = "0.1.0"
@@ -112,8 +115,8 @@ _NAMES = {
     "mechlab.methods.knockout": ("knockout",),
     "mechlab.models": ("Model", "load_model", "random_heads", "wrap_model"),
     "mechlab.progress": ("Progress",),
-    "mechlab.results": ("analysis", "by_token_role", "top_heads"),
-    "mechlab.store": ("Store",),
+    "mechlab.results": ("analysis", "by_token_role", "new_result", "top_heads"),
+    "mechlab.store": ("Store", "TraceCost", "trace_cost"),
     "mechlab.workflows": ("screen_then_verify",),
 }
 """Each module's public names."""
