@@ -7,21 +7,38 @@ sequential one from 0 to 1; a cell that was not computed is hatched, never 0.
 
 from mechlab.plots.effects import grid_view, grid_views
 from mechlab.plots.figure import layer_by_token, to_plotly, write_html
+from mechlab.plots.graph import path_graph
 from mechlab.plots.grid_view import GridView, share_limits
-from mechlab.plots.palette import DIVERGING, SEQUENTIAL, color_limits
+from mechlab.plots.heads import head_grid, head_views
+from mechlab.plots.lines import control_views, line_views, lines
+from mechlab.plots.palette import DIVERGING, QUALITATIVE, SEQUENTIAL, color_limits
+from mechlab.plots.reading import main_variable
+from mechlab.plots.scatter import scatter
+from mechlab.plots.senders import sender_grid, sender_views
 from mechlab.plots.table import to_csv, to_rows
 from mechlab.plots.terminal import to_terminal
 from mechlab.plots.tokens import escape, show_text, show_token
 
 __all__ = [
     "DIVERGING",
+    "QUALITATIVE",
     "SEQUENTIAL",
     "GridView",
     "color_limits",
+    "control_views",
     "escape",
     "grid_view",
     "grid_views",
+    "head_grid",
+    "head_views",
     "layer_by_token",
+    "line_views",
+    "lines",
+    "main_variable",
+    "path_graph",
+    "scatter",
+    "sender_grid",
+    "sender_views",
     "share_limits",
     "show_text",
     "show_token",

@@ -10,17 +10,21 @@ import numpy as np
 import xarray as xr
 
 from mechlab.plots.effects import grid_views
-from mechlab.plots.grid_view import NOT_COMPUTED, UNDEFINED, GridView, share_limits
+from mechlab.plots.grid_view import NOT_COMPUTED, UNDEFINED, VALUE, GridView, share_limits
 from mechlab.plots.palette import DIVERGING, SEQUENTIAL, Kind, clipped_cells
 from mechlab.plots.tokens import escape
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["layer_by_token", "to_plotly", "write_html"]
+__all__ = ["figure_layout", "layer_by_token", "to_plotly", "write_html"]
 
 _WIDEST_ROW = 72  # columns that fit side by side in a browser window with readable labels
 _MOST_TICKS = 40
+_MOST_NUMBERS = 240  # so many cells still hold a readable number
+_WITH_NUMBERS = 24  # so many columns side by side are wide enough for them
+_MOST_ACROSS = 3
+_TOKENS = ("pos", "token_role")
 _FONT = "system-ui, sans-serif"
 # Plotly 4 otherwise shows a button that uploads the figure to a third party.
 _CONFIG = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
@@ -71,24 +75,33 @@ def to_plotly(views: GridView | Sequence[GridView], *, title: str | None = None)
     from plotly.subplots import make_subplots
 
     shared = share_limits([views] if isinstance(views, GridView) else list(views))
-    stacked = sum(view.shape[1] for view in shared) > _WIDEST_ROW
-    rows, cols = (len(shared), 1) if stacked else (1, len(shared))
+    cols = _across(shared)
+    rows = -(-len(shared) // cols)
     figure = make_subplots(
         rows=rows,
         cols=cols,
         subplot_titles=[escape(view.title, "html") for view in shared],
-        column_widths=None if stacked else [view.shape[1] for view in shared],
-        vertical_spacing=0.3 / rows,
+        column_widths=[view.shape[1] for view in shared] if rows == 1 else None,
+        vertical_spacing=(0.3 if shared[0].col_name in _TOKENS else 0.38) / rows,
         horizontal_spacing=0.12 / cols,
     )
     for index, view in enumerate(shared):
-        place = {"row": index + 1, "col": 1} if stacked else {"row": 1, "col": index + 1}
-        figure.add_traces(_traces(view), rows=place["row"], cols=place["col"])
-        figure.update_xaxes(**_column_axis(view), **place)
-        figure.update_yaxes(**_row_axis(view, first=stacked or index == 0), **place)
+        place = {"row": index // cols + 1, "col": index % cols + 1}
+        side_by_side = min(cols, len(shared)) * view.shape[1]
+        figure.add_traces(_traces(view, side_by_side), rows=place["row"], cols=place["col"])
+        figure.update_xaxes(**_column_axis(view, side_by_side), **place)
+        figure.update_yaxes(**_row_axis(view, first=place["col"] == 1), **place)
         _outline_selected(figure, view, place)
-    figure.update_layout(**_layout(shared, rows, title))
+    figure.update_layout(**_layout(shared, rows, cols, title))
     return figure
+
+
+def _across(views: list[GridView]) -> int:
+    """Return how many grids stand side by side."""
+    if views[0].col_name in _TOKENS:
+        return len(views) if sum(view.shape[1] for view in views) <= _WIDEST_ROW else 1
+    widest = max(view.shape[1] for view in views)
+    return max(1, min(len(views), _MOST_ACROSS, _WIDEST_ROW // max(widest, 1)))
 
 
 def write_html(
@@ -120,7 +133,7 @@ def write_html(
     return target
 
 
-def _traces(view: GridView) -> list[Any]:
+def _traces(view: GridView, side_by_side: int) -> list[Any]:
     import plotly.graph_objects as go
 
     rows, cols = view.shape
@@ -134,12 +147,28 @@ def _traces(view: GridView) -> list[Any]:
         coloraxis="coloraxis",
         xgap=1,
         ygap=1,
+        **(_numbers(view) if side_by_side <= _WITH_NUMBERS else {}),
     )
     hatches = [
         _hatch(view, NOT_COMPUTED, "/", "not computed"),
         _hatch(view, UNDEFINED, ".", "undefined"),
     ]
     return [heat, *(hatch for hatch in hatches if hatch is not None), *_marks(view)]
+
+
+def _numbers(view: GridView) -> dict[str, Any]:
+    """Return what writes numbers into the cells of a small grid of heads or modules."""
+    if view.col_name in _TOKENS or view.values.size > _MOST_NUMBERS:
+        return {}
+    places = np.ndindex(view.shape)
+    shown = [_short(view.values[place]) if view.state[place] == VALUE else "" for place in places]
+    text = np.array(shown, dtype=object).reshape(view.shape)
+    return {"text": text, "texttemplate": "%{text}", "textfont": {"size": 10}}
+
+
+def _short(value: float) -> str:
+    text = f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}"
+    return "0" if float(text) == 0 else text
 
 
 def _hover(view: GridView, row: int, col: int) -> str:
@@ -192,15 +221,18 @@ def _marks(view: GridView) -> list[Any]:
     ]  # fmt: skip
 
 
-def _column_axis(view: GridView) -> dict[str, Any]:
+def _column_axis(view: GridView, side_by_side: int) -> dict[str, Any]:
     # Positions are numbers with text beside them: as category names, equal tokens would merge.
     step = max(1, -(-view.shape[1] // _MOST_TICKS))
     ticks = list(range(0, view.shape[1], step))
+    longest = max((len(label) for label in view.col_labels), default=0)
+    flat = view.col_name not in _TOKENS and 8 * longest * side_by_side < 700 * step
     return {
         "tickmode": "array",
         "tickvals": ticks,
         "ticktext": [escape(view.col_labels[tick], "html") for tick in ticks],
-        "tickangle": -60,
+        "tickangle": 0 if flat else -60,
+        "title": None if view.col_name in _TOKENS else _axis_title(view.col_name),
         "range": [-0.5, view.shape[1] - 0.5],
         "showgrid": False,
         "zeroline": False,
@@ -209,12 +241,16 @@ def _column_axis(view: GridView) -> dict[str, Any]:
     }
 
 
+def _axis_title(name: str) -> dict[str, Any]:
+    return {"text": escape(name.replace("_", " "), "html"), "standoff": 6}
+
+
 def _row_axis(view: GridView, *, first: bool) -> dict[str, Any]:
     count = view.shape[0]
     ticks = list(range(0, count, max(1, -(-count // 24))))
     span = [-0.5, count - 0.5]
     return {
-        "title": view.row_name if first else None,
+        "title": _axis_title(view.row_name) if first and view.row_labels != ("",) else None,
         "tickmode": "array",
         "tickvals": ticks,
         "ticktext": [escape(view.row_labels[tick], "html") for tick in ticks],
@@ -235,28 +271,59 @@ def _outline_selected(figure: "go.Figure", view: GridView, place: dict[str, int]
     )  # fmt: skip
 
 
-def _layout(views: list[GridView], rows: int, title: str | None) -> dict[str, Any]:
+def _layout(views: list[GridView], rows: int, cols: int, title: str | None) -> dict[str, Any]:
     stops = DIVERGING if views[0].kind == "diverging" else SEQUENTIAL
     scale = [[index / (len(stops) - 1), color] for index, color in enumerate(stops)]
     low, high = views[0].limits
     heading = [views[0].subject or views[0].metric, views[0].facts] if title is None else [title]
     tallest = max(view.shape[0] for view in views)
+    cell = 18 if views[0].col_name in _TOKENS else 30
     unit = f" ({views[0].unit})" if views[0].unit else ""
     bar = {
-        "title": {"text": escape(views[0].metric + unit, "html"), "side": "right"},
+        "title": {
+            "text": escape(views[0].metric + unit, "html"),
+            "side": "right",
+            "font": {"size": 11},
+        },
+        "tickfont": {"size": 11},
         "thickness": 14,
         "outlinewidth": 0,
     }
+    meta = title or views[0].subject or views[0].metric
+    height = 210 + rows * max(180, min(cell * tallest, 620))
+    return {
+        **figure_layout(heading, meta=meta, height=height),
+        "coloraxis": {"colorscale": scale, "cmin": low, "cmax": high, "colorbar": bar},
+        "width": _width(views, cols),
+    }
+
+
+def _width(views: list[GridView], cols: int) -> int | None:
+    """Return a width in which a few heads do not become wide bars; `None` fills the window."""
+    columns = cols * max(view.shape[1] for view in views)
+    if views[0].col_name in _TOKENS or columns > _WIDEST_ROW // 3:
+        return None
+    return min(max(860, 48 * columns + 260), 1240)
+
+
+def figure_layout(heading: Sequence[str], *, meta: str, height: int) -> dict[str, Any]:
+    """Return what all figures have in common: heading, font, white ground, margins."""
     return {
         "template": "none",
-        "meta": (title or views[0].subject or views[0].metric),
-        "title": {"text": _heading(heading), "x": 0.01, "xanchor": "left", "font": {"size": 15}},
-        "coloraxis": {"colorscale": scale, "cmin": low, "cmax": high, "colorbar": bar},
+        "meta": meta,
+        "title": {
+            "text": _heading(list(heading)),
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 1 - 24 / height,
+            "yanchor": "top",
+            "font": {"size": 15},
+        },
         "font": {"family": _FONT, "size": 12, "color": "#1f1f1f"},
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",
-        "margin": {"t": 110, "l": 60, "r": 20, "b": 90},
-        "height": 210 + rows * max(180, min(18 * tallest, 620)),
+        "margin": {"t": 96, "l": 60, "r": 20, "b": 90},
+        "height": height,
     }
 
 

@@ -111,8 +111,8 @@ class GridView:
         return " · ".join(part for part in (metric, self.sign, count, self.note, clipped) if part)
 
     def describe(self, row: int, col: int) -> str:
-        """Say one cell in words, e.g. `layer 9 · 4·␣Tower: +0.310`."""
-        place = f"{self.row_name} {self.row_labels[row]} · {self.col_labels[col]}"
+        """Say one cell in words, e.g. `layer 9 · 4·␣Tower: +0.310` or `L9H6: +0.310`."""
+        place = self.place(row, col)
         match int(self.state[row, col]):
             case 1:
                 return f"{place}: {self.format(self.values[row, col])}{self._interval(row, col)}"
@@ -121,6 +121,17 @@ class GridView:
             case 3:
                 return f"{place}: not applicable"
         return f"{place}: not computed"
+
+    def place(self, row: int, col: int) -> str:
+        """Name one cell, e.g. `layer 9 · 4·␣Tower`, or a head as `L9H6`."""
+        label = self.col_labels[col]
+        if (self.row_name, self.col_name) == ("layer", "head") and label.isdecimal():
+            return f"L{self.row_labels[row]}H{label}"
+        if self.col_name == "kv_head":
+            label = f"kv_head {label}"
+        return (
+            f"{self.row_name} {self.row_labels[row]} · {label}" if self.row_labels[row] else label
+        )
 
     def format(self, value: float) -> str:
         """Write a value of this grid; effects always carry their sign."""

@@ -12,7 +12,16 @@ import numpy.typing as npt
 
 from mechlab.errors import OptionError
 
-__all__ = ["DIVERGING", "SEQUENTIAL", "Kind", "clipped_cells", "color_limits", "ink", "rgb"]
+__all__ = [
+    "DIVERGING",
+    "QUALITATIVE",
+    "SEQUENTIAL",
+    "Kind",
+    "clipped_cells",
+    "color_limits",
+    "ink",
+    "rgb",
+]
 
 Kind = Literal["diverging", "sequential"]
 """Signed effects are `diverging`; probabilities, attention and scores are `sequential`."""
@@ -28,6 +37,11 @@ SEQUENTIAL = (
     "#4292c6", "#2171b5", "#08519c", "#08306b",
 )  # fmt: skip
 """Equally spaced stops from 0 to the maximum."""
+
+QUALITATIVE = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8a6d3b",
+)  # fmt: skip
+"""Colours of lines (Okabe and Ito, safe for colour blindness), in the order they are given out."""
 
 _ROUNDING = 1e-6  # effects below this are float32 rounding; they must not fill the colour scale
 

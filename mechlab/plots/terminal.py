@@ -1,8 +1,8 @@
 """Grids in a terminal: one line per token, one coloured cell per layer.
 
-Tokens stand down the side, because there they stay readable; layers run to the right. Cells carry
-a number or a shade as well as a colour, so the picture survives without colours; cells near 0 keep
-the terminal's own background, so it suits light and dark ones.
+Tokens (or heads) stand down the side, where they stay readable; layers run to the right. Cells
+carry a number or a shade as well as a colour, so the picture survives without colours; cells near 0
+keep the terminal's own background, so it suits light and dark ones.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def _grid_lines(view: GridView, width: int, most_rows: int) -> "list[Text]":
     from rich.cells import cell_len
 
     widest = max((cell_len(label) for label in view.col_labels), default=0)
-    label_width = max(min(widest, 22, width // 3), len("layer"))
+    label_width = max(min(widest, 22, width // 3), len(_corner(view)))
     cell_width, step = _fit(view.shape[0], width - label_width - 1)
     layers = range(0, view.shape[0], step)
     shown = _strongest(view, most_rows)
@@ -81,7 +81,9 @@ def _grid_lines(view: GridView, width: int, most_rows: int) -> "list[Text]":
         lines.append(_line(view, column, layers, label_width, cell_width))
         previous = column
     if step > 1:
-        lines.append(_dim(f"one layer in {step} is shown: the terminal is {width} columns wide"))
+        lines.append(
+            _dim(f"one {view.row_name} in {step} is shown: the terminal is {width} columns wide")
+        )
     return lines
 
 
@@ -110,7 +112,7 @@ def _gap(view: GridView, start: int, stop: int) -> "Text":
 
 def _header(view: GridView, layers: range, label_width: int, cell_width: int) -> "Text":
     every = 1 if cell_width >= _NUMBER_WIDTH else -(-4 // cell_width)
-    text = "layer".rjust(label_width) + " "
+    text = _corner(view).rjust(label_width) + " "
     for index, layer in enumerate(layers):
         if index % every == 0:
             text += (
@@ -119,6 +121,13 @@ def _header(view: GridView, layers: range, label_width: int, cell_width: int) ->
                 else (view.row_labels[layer].ljust(cell_width * every))
             )
     return _dim(text.rstrip())
+
+
+def _corner(view: GridView) -> str:
+    """Return what stands over the labels: which axis runs down, which to the right."""
+    down = "" if view.col_name in ("pos", "token_role", "line") else view.col_name
+    right = view.row_name if view.row_labels != ("",) else ""
+    return " \\ ".join(filter(None, [down, right])).replace("_", " ")
 
 
 def _line(view: GridView, column: int, layers: range, label_width: int, cell_width: int) -> "Text":
