@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import direct_logit_attribution as direct_logit_attribution
     from mechlab.methods import keep_known as keep_known
     from mechlab.methods import logit_lens as logit_lens
+    from mechlab.methods import path_patch as path_patch
     from mechlab.methods import repair_slope as repair_slope
     from mechlab.methods import scale_heads as scale_heads
     from mechlab.methods import self_repair as self_repair
@@ -106,6 +107,7 @@ _NAMES = {
         "direct_logit_attribution",
         "keep_known",
         "logit_lens",
+        "path_patch",
         "repair_slope",
         "scale_heads",
         "self_repair",

@@ -7,9 +7,12 @@ from mechlab.engine.activations import (
     next_tokens,
     record,
 )
+from mechlab.engine.edges import Node, edges_of
 from mechlab.engine.gradients import Gradient, check_differentiable, gradients
 from mechlab.engine.grid import Grid, Positions, Unit
 from mechlab.engine.options import MODES, check_choice, check_number, check_whole
+from mechlab.engine.path_plan import PathPrompt
+from mechlab.engine.paths import PathReadings, run_paths
 from mechlab.engine.rows import Base, Readings, Row
 from mechlab.engine.run import run
 from mechlab.engine.verify import (
@@ -31,6 +34,9 @@ __all__ = [
     "Grid",
     "MODES",
     "NextTokens",
+    "Node",
+    "PathPrompt",
+    "PathReadings",
     "Positions",
     "Readings",
     "Recording",
@@ -42,12 +48,14 @@ __all__ = [
     "check_number",
     "check_whole",
     "default_window",
+    "edges_of",
     "embed_texts",
     "gradients",
     "next_tokens",
     "record",
     "require_proven",
     "run",
+    "run_paths",
     "verify",
     "window_layers",
 ]

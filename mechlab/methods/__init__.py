@@ -6,6 +6,7 @@ from mechlab.methods.knockout import knockout
 from mechlab.methods.knowledge import keep_known
 from mechlab.methods.lens import logit_lens
 from mechlab.methods.patching import activation_patch, attribution_patch
+from mechlab.methods.paths import path_patch
 from mechlab.methods.repair import repair_slope, self_repair
 from mechlab.methods.scaling import scale_heads
 from mechlab.methods.tracing import (
@@ -28,6 +29,7 @@ __all__ = [
     "keep_known",
     "knockout",
     "logit_lens",
+    "path_patch",
     "repair_slope",
     "scale_heads",
     "self_repair",
@@ -45,6 +47,7 @@ METHODS: dict[str, Method] = {
         direct_logit_attribution,
         knockout,
         logit_lens,
+        path_patch,
         scale_heads,
         self_repair,
         token_lens,
