@@ -1,6 +1,7 @@
 """What a trace would cost, told before it runs and without loading the model. No Streamlit here."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,19 +38,21 @@ class Cost:
         return " · ".join(parts) or "The size is known once the model is loaded."
 
 
-def estimate(request: Request, rate: float | None = None) -> Cost:
+def estimate(request: Request, stored: Iterable[Any] = ()) -> Cost:
     """Return what a request would cost.
 
     Args:
         request: what would be run.
-        rate: restored runs per second, as measured on this model, if known.
+        stored: records of stored traces of this model, newest first, which tell the speed.
     """
     ready = loaded.is_loaded(request.load_arguments)
     layers, tokens = _loaded_size(request) if ready else _size_on_disk(request)
     if not layers or not tokens:
         return Cost(None, None, ready)
-    rows = len(request.sites) * layers * tokens * request.samples
-    return Cost(rows, rows / rate if rate else None, ready)
+    told = ml.trace_cost(
+        stored, sites=len(request.sites), layers=layers, tokens=tokens, samples=request.samples
+    )
+    return Cost(told.runs, told.seconds, ready)
 
 
 def duration(seconds: float) -> str:

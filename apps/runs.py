@@ -9,7 +9,7 @@ import loaded
 import mechlab as ml
 from request import OTHER_DEFAULTS, Request
 
-__all__ = ["find", "is_run_id", "job_of", "load", "recent", "speed", "start"]
+__all__ = ["find", "is_run_id", "job_of", "load", "of_model", "recent", "start"]
 
 METHOD = "causal_trace"
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -61,17 +61,9 @@ def find(request: Request) -> str | None:
     return next((entry.id for entry in matching if _answers(entry, request)), None)
 
 
-def speed(request: Request) -> float | None:
-    """Return restored runs per second in the newest stored trace of this model, or None."""
-    for entry in _records():
-        if entry.model_name == request.model_name and entry.wall_seconds > 0:
-            sizes = entry.sizes
-            axes = ("prompt", "site", "layer", "pos", "sample")
-            rows = 1
-            for axis in axes:
-                rows *= int(sizes.get(axis, 1))
-            return float(rows / entry.wall_seconds)
-    return None
+def of_model(request: Request) -> list[Any]:
+    """Return the records of stored traces of a request's model, the newest first."""
+    return [entry for entry in _records() if entry.model_name == request.model_name]
 
 
 def job_of(request: Request) -> Any | None:

@@ -49,6 +49,22 @@ def test_runs_are_listed(stored, entry):
     assert told["options"]["samples"] == 2
 
 
+@pytest.mark.parametrize(
+    "words", [["list"], ["verify"], ["gc"], ["show", "0123456789ab"], ["list", "--json"]]
+)
+def test_a_store_that_was_named_but_is_not_there_is_a_mistake(tmp_path, words):
+    ended = call(tmp_path / "no" / "where", *words)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert f"there is no folder {tmp_path / 'no' / 'where'}" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_usual_place_may_be_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("MECHLAB_CACHE", str(tmp_path / "later"))
+    ended = CliRunner().invoke(app, ["runs", "list"])
+    assert (ended.exit_code, "no results" in ended.stdout) == (0, True)
+
+
 def test_runs_are_filtered(stored, entry):
     assert entry.id in call(stored, "list", "--model", entry.model_name).stdout
     assert entry.id not in call(stored, "list", "--model", "gpt2").stdout

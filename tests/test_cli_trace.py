@@ -105,6 +105,50 @@ def test_an_estimate_runs_nothing(run, folder, tmp_path):
     assert again == {"run": told["run"], "stored": True, "restored_runs": 0, "seconds": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"samples": 0}, "samples=0"),
+        ({"samples": "x"}, "samples='x'"),
+        ({"layers": [99]}, "layers go from 0 to"),
+        ({"sites": ["resid"]}, "'resid'"),
+        ({"window": 0}, "window=0"),
+        ({"noise_scale": float("nan")}, "noise_scale=nan"),
+        ({"mode": "fast"}, "mode='fast'"),
+        ({"sample": 3}, "sample"),
+    ],
+)
+def test_an_estimate_refuses_what_a_run_would_refuse(run, folder, tmp_path, options, words):
+    request = str(spec(tmp_path, model=str(folder), options=options))
+    told, ran = run("run", request, "--estimate"), run("run", request)
+    assert (told.exit_code, told.stdout) == (ran.exit_code, ran.stdout) == (2, "")
+    assert words in told.stderr
+    assert told.stderr == ran.stderr
+
+
+@pytest.mark.parametrize("positions", ["last_subject", "subject"])
+def test_an_estimate_counts_the_cells_that_are_traced(run, folder, tmp_path, positions):
+    model = ml.load_model(folder)
+    fact = ml.prompts.Fact(*FACT[1::2])
+    first, last = model.subject_positions(fact)
+    options = {"positions": positions, "layers": [0, 2], "samples": 3, "known_only": False}
+    request = str(spec(tmp_path, model=str(folder), options=options))
+    told = json.loads(run("run", request, "--estimate", "--json").stdout)
+    expected = 1 if positions == "last_subject" else last - first + 1
+    assert told["restored_runs"] == 1 * 2 * expected * 3
+    assert run("run", request).exit_code == 0
+    (entry,) = ml.Store(tmp_path / "store").find()
+    trace = ml.Store(tmp_path / "store").get(entry.key)
+    assert int(trace.restored_probability.notnull().sum()) == told["restored_runs"]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_noise_that_is_no_number_is_a_mistake_of_that_option(run, folder, number):
+    ended = trace(run, folder, *FACT, "--noise-scale", number)
+    assert (ended.exit_code, f"noise_scale={number}" in ended.stderr) == (2, True)
+    assert "key" not in ended.stderr
+
+
 @pytest.fixture
 def forwards(monkeypatch) -> Iterator[list[str]]:
     """Names of the modules that ran after a model was loaded."""

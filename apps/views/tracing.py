@@ -121,7 +121,7 @@ def _actions(request: Request, has_result: bool) -> None:
         if problem:
             st.markdown(f":red[:material/error: {words(problem, 300)}]")
         else:
-            st.caption(estimate(request, runs.speed(request)).in_words(), width="content")
+            st.caption(estimate(request, runs.of_model(request)).in_words(), width="content")
 
 
 def _problem(request: Request) -> str:

@@ -42,7 +42,9 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
         TimeRemainingColumn(),
     )
     last = Progress(done=0, total=0)
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    hidden = not console.is_terminal  # in a log it would be nothing but an empty line
+    with Bar(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(label, total=None, unit="")
 
         def show(report: Progress) -> None:

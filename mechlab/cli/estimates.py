@@ -1,4 +1,4 @@
-"""`--estimate`: what a trace would cost, told without running the model."""
+"""`--estimate`: what a request would cost, told without running the model."""
 
 import inspect
 import json
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mechlab.models import Model
     from mechlab.prompts import PromptSet
-    from mechlab.store import Store
+    from mechlab.store import Store, TraceCost
 
 __all__ = ["show"]
 
@@ -23,37 +23,61 @@ def show(
     *,
     as_json: bool,
 ) -> None:
-    """Print the number of restored runs, and the time at the speed of the last stored trace."""
+    """Print the number of restored runs, and the time at the speed of the last stored trace.
+
+    Raises:
+        MechlabError: what a real run would refuse before its first forward pass.
+    """
+    from mechlab.results import method_of
+
+    method = method_of(function)
+    if method.check is not None:
+        method.check(model, prompts, **options)
     stored = key in store
-    defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
-    rows = 0 if stored else _rows(model, prompts, {**defaults, **options})
-    rate = _rate(store, model)
-    seconds = 0.0 if stored else rows / rate if rate else None
+    cost = None if stored else _cost(store, method.name, function, model, prompts, options)
     if as_json:
-        about = {"run": key[:12], "stored": stored, "restored_runs": rows, "seconds": seconds}
+        about = {"run": key[:12], "stored": stored, "restored_runs": 0, "seconds": 0.0}
+        if not stored:
+            about |= {"restored_runs": cost and cost.runs, "seconds": cost and cost.seconds}
         print(json.dumps(about))
     elif stored:
         print(f"run {key[:12]} is stored already; showing it computes nothing")
+    elif cost is None:
+        print(f"run {key[:12]} is not stored; only causal_trace has an estimate of its time")
     else:
-        print(f"run {key[:12]}: up to {rows:,} restored runs, {_time(seconds)}")
+        print(f"run {key[:12]}: up to {cost.runs:,} restored runs, {_time(cost.seconds)}")
 
 
-def _rows(model: "Model", prompts: "PromptSet[Any]", options: Mapping[str, Any]) -> int:
-    """Return sites × layers × tokens × samples, summed over all facts."""
-    tokens = sum(len(model.token_strings(fact.prompt)) for fact in prompts)
-    layers = len(options["layers"] or range(model.n_layers))
-    return len(options["sites"]) * layers * tokens * int(options["samples"])
+def _cost(
+    store: "Store",
+    method: str,
+    function: Callable[..., Any],
+    model: "Model",
+    prompts: "PromptSet[Any]",
+    options: Mapping[str, Any],
+) -> "TraceCost | None":
+    from mechlab.store import trace_cost
+
+    if method != "causal_trace":
+        return None
+    defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
+    bound = {**defaults, **options}
+    return trace_cost(
+        store.find(method=method, model=model.fingerprint),
+        sites=1 if isinstance(bound["sites"], str) else len(bound["sites"]),
+        layers=model.n_layers if bound["layers"] is None else len(bound["layers"]),
+        tokens=sum(_traced_tokens(model, fact, bound["positions"]) for fact in prompts),
+        samples=int(bound["samples"]),
+    )
 
 
-def _rate(store: "Store", model: "Model") -> float | None:
-    """Return restored runs per second in the newest stored trace of this model, if any."""
-    for entry in store.find(method="causal_trace", model=model.fingerprint):
-        if entry.wall_seconds > 0:
-            rows = 1
-            for axis in ("prompt", "site", "layer", "pos", "sample"):
-                rows *= int(entry.sizes.get(axis, 1))
-            return rows / entry.wall_seconds
-    return None
+def _traced_tokens(model: "Model", fact: Any, positions: str) -> int:
+    if positions == "last_subject":
+        return 1
+    if positions == "subject":
+        first, last = model.subject_positions(fact)
+        return last - first + 1
+    return len(model.token_strings(fact.prompt))
 
 
 def _time(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mechlab.cli.outcome import CHECK_FAILED
+from mechlab.errors import OptionError
 
 if TYPE_CHECKING:
     from mechlab.store import Entry, Store
@@ -110,9 +111,20 @@ def collect_garbage(
 
 
 def _store(cache: str | None) -> "Store":
+    """Open the store; one that was named must be there, else a typing error looks like no results.
+
+    Raises:
+        OptionError: when `--cache` names a folder that does not exist.
+    """
     from mechlab.store import Store
 
-    return Store(cache)
+    store = Store(cache)
+    if cache is not None and "://" not in store.root and not Path(store.root).is_dir():
+        raise OptionError(
+            f"--cache {cache}: there is no folder {store.root}. Allowed: a folder that a trace was "
+            "kept in, or a URL. Correct it, or leave it out for the usual place."
+        )
+    return store
 
 
 def _about(entry: "Entry") -> dict[str, Any]:

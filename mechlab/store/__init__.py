@@ -10,7 +10,17 @@ On disk, below the root:
 A folder without a valid `record.json` is debris: readers ignore it, `Store.clean` removes it.
 """
 
+from mechlab.store.cost import TraceCost, trace_cost
 from mechlab.store.records import DamagedEntry, DamagedEntryWarning, Entry, NewerEntry
 from mechlab.store.store import Damage, Store
 
-__all__ = ["Damage", "DamagedEntry", "DamagedEntryWarning", "Entry", "NewerEntry", "Store"]
+__all__ = [
+    "Damage",
+    "DamagedEntry",
+    "DamagedEntryWarning",
+    "Entry",
+    "NewerEntry",
+    "Store",
+    "TraceCost",
+    "trace_cost",
+]

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import loaded
 from cost import Cost, duration, estimate
@@ -9,7 +10,8 @@ from request import Request
 def test_a_loaded_model_gives_the_exact_number_of_runs(engine) -> None:
     request = Request(prompt="a b c", subject="a", samples=5)
     loaded.load(request.load_arguments)
-    cost = estimate(request, rate=120.0)
+    last = SimpleNamespace(method="causal_trace", sizes={"layer": 4, "pos": 30}, wall_seconds=1.0)
+    cost = estimate(request, [last])  # 120 runs in a second
     assert cost == Cost(rows=3 * 4 * 4 * 5, seconds=2.0, loaded=True)
     assert cost.in_words() == "about 240 restored runs · about 2 s at the speed of the last trace"
 

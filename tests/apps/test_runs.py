@@ -96,12 +96,14 @@ def test_a_damaged_result_is_an_error_with_a_name(stored, own_store) -> None:
 
 def test_the_speed_of_the_last_trace_is_rows_per_second(stored) -> None:
     request = Request(**FACT, samples=3)
-    assert runs.speed(request) is None
+    size = {"sites": 1, "layers": 1, "tokens": 1, "samples": 1}
+    assert ml.trace_cost(runs.of_model(request), **size).seconds is None
     stored(request)
     rows = 3 * 4 * 6 * 3  # sites × layers × tokens × samples
-    entry = runs.recent()[0]
-    assert runs.speed(request) == pytest.approx(rows / entry.wall_seconds)
-    assert runs.speed(Request(**FACT, model="echo")) is None
+    (entry,) = runs.of_model(request)
+    told = ml.trace_cost(runs.of_model(request), **size)
+    assert told.seconds == pytest.approx(entry.wall_seconds / rows)
+    assert runs.of_model(Request(**FACT, model="echo")) == []
 
 
 def test_a_failure_reaches_the_job_with_its_message(engine) -> None:
