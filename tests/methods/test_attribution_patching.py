@@ -26,10 +26,10 @@ ANN = PromptPair("Ann was born in", "Bob speaks from in", "Madrid", "Cairo")
 PAIRS = [PARIS, ANN]
 SITES = {
     "gpt2": ["z", "q", "k", "v", "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post"],
-    "neox": ["z", "q", "k", "v", "attn_out", "mlp_out", "resid_pre", "resid_post"],
-    "llama": ["z", "q", "k", "v", "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post"],
-    "mamba": ["mixer_out", "resid_pre", "resid_post"],
-    "mamba2": ["mixer_out", "resid_pre", "resid_post"],
+    "neox": ["z", "mlp_out", "resid_pre"],
+    "llama": ["z", "k", "v", "resid_mid"],
+    "mamba": ["mixer_out", "resid_pre"],
+    "mamba2": ["mixer_out"],
 }
 CASES = [(family, site) for family, sites in SITES.items() for site in sites]
 
@@ -71,14 +71,17 @@ def test_the_estimate_is_the_derivative_along_the_patch(
         assert float(cell.squeeze()) == pytest.approx(slope, rel=5e-3, abs=3e-4)
 
 
-@pytest.mark.parametrize("direction", ["denoising", "noising"])
 @pytest.mark.parametrize(
-    ("family", "site"),
-    [(f, s) for f, s in CASES if s in ("z", "mixer_out")]
-    + [("gpt2", "pattern"), ("llama", "k"), ("llama", "resid_mid")],
+    ("family", "site", "direction"),
+    [(f, s, "denoising") for f, s in CASES if s in ("z", "mixer_out")]
+    + [
+        ("gpt2", "pattern", "noising"),
+        ("llama", "k", "noising"),
+        ("llama", "resid_mid", "noising"),
+    ],
 )
 def test_integrated_gradients_of_a_layer_add_up_to_its_exact_patch(
-    family: str, site: str, direction: Any, toy_model: ToyModel
+    family: str, site: str, direction: str, toy_model: ToyModel
 ) -> None:
     """The error falls with the square of the steps, as the midpoint rule promises."""
     model, by = toy_model(family), "head" if site == "pattern" else axis_of(site)

@@ -178,11 +178,11 @@ def test_without_its_edge_the_planted_head_has_nothing_to_copy(family: str, cut:
     assert_allclose(at, lost, atol=1e-4)  # what a masked row turns to holds no city
 
 
-@pytest.mark.parametrize("cut", ["mask", "zero"])
+@pytest.mark.parametrize(("cut", "family"), [("mask", "llama"), ("zero", "neox")])
 def test_batches_company_and_the_store_change_nothing(
-    cut: Any, attention_family: str, toy_model: ToyModel, tmp_path: Any
+    cut: Any, family: str, toy_model: ToyModel, tmp_path: Any
 ) -> None:
-    model = toy_model(attention_family)
+    model = toy_model(family)
     options: Any = {"keys": ["subject", "bos"], "cut": cut, "metric": "log_probability"}
     together = knockout(model, FACTS, **options)
     for other in ({"max_batch": 2}, {"mode": "plain"}, {"mode": "packed"}):

@@ -174,10 +174,11 @@ def test_a_set_is_scaled_together(toy_model: ToyModel) -> None:
     assert float(ours.logit_diff.squeeze()) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_batches_company_and_the_store_change_nothing(
-    attention_family: str, toy_model: ToyModel, tmp_path: Any
+    family: str, toy_model: ToyModel, tmp_path: Any
 ) -> None:
-    model = toy_model(attention_family)
+    model = toy_model(family)
     options: Any = {"heads": ["L0H1", "L1H2"], "alpha": [-1.0, 0.0, 2.0], "controls": 1}
     together = scale_heads(model, PAIRS, **options)
     for other in ({"max_batch": 2}, {"mode": "plain"}, {"mode": "packed"}):
