@@ -58,8 +58,8 @@ def logit_lens(
 
     Besides the answers of a prompt the model's own prediction is followed: its rank is 0 exactly
     where the state's top token is the token that the model predicts at that position in the end (an
-    "extraction event" of Geva et al. 2023). `(lens.rank.sel(answer="predicted") ==
-    0).mean("prompt")` is the extraction rate.
+    "extraction event" of Geva et al. 2023). The mean over prompts of `lens["rank"].sel(
+    answer="predicted") == 0` is the extraction rate.
 
     Args:
         model: any decoder whose sites are proven (`verify`).
