@@ -123,7 +123,7 @@ def test_an_estimate_refuses_what_a_run_would_refuse(run, folder, tmp_path, opti
     told, ran = run("run", request, "--estimate"), run("run", request)
     assert (told.exit_code, told.stdout) == (ran.exit_code, ran.stdout) == (2, "")
     assert words in told.stderr
-    assert told.stderr == ran.stderr
+    assert told.stderr.splitlines()[-1] == ran.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("positions", ["last_subject", "subject"])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TerminalGrid", "to_terminal"]
 
 _SHADES = " ░▒▓█"
+_BELOW = " -=≡#"  # of negative numbers where no colour tells them from positive ones
 _FAINT = 0.04  # share of the scale below which a cell keeps the terminal's own background
 _NUMBER_WIDTH = 4
 
@@ -36,14 +37,16 @@ class TerminalGrid:
         """Yield one block of lines per grid, then the legend."""
         from rich.text import Text
 
+        plain = console.no_color or console.color_system is None
         if self._views[0].subject:
             yield Text(self._views[0].subject, style="bold", no_wrap=False)
         for view in self._views:
             if view.title:
                 yield Text(view.title, style="bold")
-            yield from _grid_lines(view, options.max_width, self._most_rows)
+            yield from _grid_lines(view, options.max_width, self._most_rows, plain)
         yield Text(self._views[0].facts, style="dim")
-        yield Text(_legend(self._views), style="dim")
+        widths = {_layout(view, options.max_width)[1] for view in self._views}
+        yield Text(_legend(self._views, widths, plain), style="dim")
 
 
 def to_terminal(views: GridView | Sequence[GridView], *, most_rows: int = 40) -> TerminalGrid:
@@ -55,8 +58,9 @@ def to_terminal(views: GridView | Sequence[GridView], *, most_rows: int = 40) ->
             says how many.
 
     Returns:
-        A rich renderable. Cells show the value in hundredths where there is room, else a shade;
-        `·` is a cell that was not computed.
+        A rich renderable. Cells show the value in hundredths where there is room, else a shade (in
+        a terminal without colours, with other signs below zero); `·` is a cell that was not
+        computed.
 
     Raises:
         OptionError: when the grids mix diverging and sequential scales.
@@ -65,12 +69,17 @@ def to_terminal(views: GridView | Sequence[GridView], *, most_rows: int = 40) ->
     return TerminalGrid(shared, most_rows)
 
 
-def _grid_lines(view: GridView, width: int, most_rows: int) -> "list[Text]":
+def _layout(view: GridView, width: int) -> tuple[int, int, int]:
+    """Return (width of the labels, width of a cell, step between the layers shown)."""
     from rich.cells import cell_len
 
     widest = max((cell_len(label) for label in view.col_labels), default=0)
     label_width = max(min(widest, 22, width // 3), len(_corner(view)))
-    cell_width, step = _fit(view.shape[0], width - label_width - 1)
+    return label_width, *_fit(view.shape[0], width - label_width - 1)
+
+
+def _grid_lines(view: GridView, width: int, most_rows: int, plain: bool) -> "list[Text]":
+    label_width, cell_width, step = _layout(view, width)
     layers = range(0, view.shape[0], step)
     shown = _strongest(view, most_rows)
     lines = [_header(view, layers, label_width, cell_width)]
@@ -78,7 +87,7 @@ def _grid_lines(view: GridView, width: int, most_rows: int) -> "list[Text]":
     for column in shown:
         if column > previous + 1:
             lines.append(_gap(view, previous + 1, column))
-        lines.append(_line(view, column, layers, label_width, cell_width))
+        lines.append(_line(view, column, layers, label_width, cell_width, plain))
         previous = column
     if step > 1:
         lines.append(
@@ -130,21 +139,24 @@ def _corner(view: GridView) -> str:
     return " \\ ".join(filter(None, [down, right])).replace("_", " ")
 
 
-def _line(view: GridView, column: int, layers: range, label_width: int, cell_width: int) -> "Text":
+def _line(
+    view: GridView, column: int, layers: range, label_width: int, cell_width: int, plain: bool
+) -> "Text":
     from rich.text import Text
 
     line = Text(_fitted(view.col_labels[column], label_width) + " ")
     for layer in layers:
-        line.append(*_cell(view, layer, column, cell_width))
+        line.append(*_cell(view, layer, column, cell_width, plain))
     return line
 
 
-def _cell(view: GridView, row: int, col: int, width: int) -> tuple[str, str]:
+def _cell(view: GridView, row: int, col: int, width: int, plain: bool) -> tuple[str, str]:
     state, value = int(view.state[row, col]), float(view.values[row, col])
     if state != VALUE:
         return ("·" if state == NOT_COMPUTED else "?" if state == 2 else " ").rjust(width), "dim"
     share = abs(value) / max(abs(limit) for limit in view.limits)
-    text = _number(view, value) if width >= _NUMBER_WIDTH else _SHADES[round(4 * min(share, 1))]
+    shades = _BELOW if plain and value < 0 else _SHADES
+    text = _number(view, value) if width >= _NUMBER_WIDTH else shades[round(4 * min(share, 1))]
     text = text.rjust(width) if width >= _NUMBER_WIDTH else text * width
     if share < _FAINT:
         return text, ""
@@ -166,18 +178,23 @@ def _number(view: GridView, value: float) -> str:
     return f"{value:.1f}" if abs(value) < 99.5 else f"{value:.0f}"
 
 
-def _legend(views: list[GridView]) -> str:
-    hundredths = "cells in hundredths" if views[0].limits[1] <= 1.0 else ""
+def _legend(views: list[GridView], widths: set[int], plain: bool) -> str:
+    """Say what cells of these widths show, in a terminal with colours or a plain one."""
     low, high = views[0].limits
     empty = any((view.state == NOT_COMPUTED).any() for view in views)
-    parts = [
-        hundredths,
-        f"colours {low:+.3f} (blue) to {high:+.3f} (red)"
-        if low < 0
-        else f"colours 0 to {high:.3f}",
-        "“·” not computed" if empty else "",
-    ]
-    return "; ".join(part for part in parts if part)
+    parts = []
+    if max(widths) >= _NUMBER_WIDTH and high <= 1.0:
+        parts.append("cells in hundredths")
+    if min(widths) < _NUMBER_WIDTH:
+        below = f", {_BELOW[1:]} down to {low:.3f}" if plain and low < 0 else ""
+        parts.append(f"{_SHADES[1:]} up to {high:.3f}{below}")
+    if not plain:
+        parts.append(
+            f"colours {low:+.3f} (blue) to {high:+.3f} (red)"
+            if low < 0
+            else f"colours 0 to {high:.3f}"
+        )
+    return "; ".join([*parts, *(["“·” not computed"] if empty else [])])
 
 
 def _fitted(label: str, width: int) -> str:

@@ -94,3 +94,38 @@ def test_three_sites_print_under_one_heading_and_one_legend(trace: xr.Dataset) -
         text.index(s) for s in ("resid_post", "mlp_out", "attn_out")
     )
     assert text.count("+ = restoring raises p(␣Paris)") == 1
+
+
+def test_without_colours_the_legend_names_none(trace: xr.Dataset) -> None:
+    view = grid_view(trace, site="mlp_out")
+    assert "colours" in printed(view, color=True)
+    assert "colours" not in printed(view)
+    assert "cells in hundredths" in printed(view)
+
+
+def test_thirty_columns_show_sign_and_size_without_colours(
+    trace_of: Callable[..., xr.Dataset],
+) -> None:
+    data = trace_of(layers=8)
+    data["indirect_effect"][:] = 0.0
+    data["indirect_effect"][0, 1, 2, 4] = 0.8
+    data["indirect_effect"][0, 1, 5, 4] = -0.8
+    data["indirect_effect"][0, 1, 6, 4] = -0.25
+    view = grid_view(data, site="mlp_out")
+    text = printed(view, width=30)
+    tower = next(line for line in text.splitlines() if "4·␣Tower" in line)
+    cells = tower.split("Tower ")[1]
+    assert [cells[i : i + 2] for i in range(0, 14, 2)] == [
+        *["  "] * 2,
+        "██",
+        *["  "] * 2,
+        "##",
+        "--",
+    ]
+    assert "hundredths" not in text
+    flat = " ".join(text.split())
+    assert "░▒▓█ up to 0.800, -=≡# down to -0.800" in flat
+    assert max(map(len, text.splitlines())) <= 30
+    colored = printed(view, width=30, color=True)
+    assert "#" not in colored
+    assert "▒▒" not in colored and "░░" in colored
