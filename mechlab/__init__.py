@@ -45,14 +45,18 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import attribution_patch as attribution_patch
     from mechlab.methods import average_indirect_effect as average_indirect_effect
     from mechlab.methods import causal_trace as causal_trace
+    from mechlab.methods import conflict_heads as conflict_heads
+    from mechlab.methods import conflict_rankings as conflict_rankings
     from mechlab.methods import default_window as default_window
     from mechlab.methods import direct_logit_attribution as direct_logit_attribution
     from mechlab.methods import keep_known as keep_known
     from mechlab.methods import logit_lens as logit_lens
     from mechlab.methods import path_patch as path_patch
+    from mechlab.methods import prune_heads as prune_heads
     from mechlab.methods import repair_slope as repair_slope
     from mechlab.methods import scale_heads as scale_heads
     from mechlab.methods import self_repair as self_repair
+    from mechlab.methods import split_pairs as split_pairs
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.methods import token_lens as token_lens
     from mechlab.methods.knockout import knockout as knockout
@@ -103,14 +107,18 @@ _NAMES = {
         "attribution_patch",
         "average_indirect_effect",
         "causal_trace",
+        "conflict_heads",
+        "conflict_rankings",
         "default_window",
         "direct_logit_attribution",
         "keep_known",
         "logit_lens",
         "path_patch",
+        "prune_heads",
         "repair_slope",
         "scale_heads",
         "self_repair",
+        "split_pairs",
         "subject_embedding_std",
         "token_lens",
     ),

@@ -2,6 +2,12 @@
 
 from mechlab.methods.ablation import ablate
 from mechlab.methods.attribution import direct_logit_attribution, token_lens
+from mechlab.methods.conflict import (
+    conflict_heads,
+    conflict_rankings,
+    prune_heads,
+    split_pairs,
+)
 from mechlab.methods.knockout import knockout
 from mechlab.methods.knowledge import keep_known
 from mechlab.methods.lens import logit_lens
@@ -24,15 +30,19 @@ __all__ = [
     "attribution_patch",
     "average_indirect_effect",
     "causal_trace",
+    "conflict_heads",
+    "conflict_rankings",
     "default_window",
     "direct_logit_attribution",
     "keep_known",
     "knockout",
     "logit_lens",
     "path_patch",
+    "prune_heads",
     "repair_slope",
     "scale_heads",
     "self_repair",
+    "split_pairs",
     "subject_embedding_std",
     "token_lens",
 ]
@@ -44,10 +54,12 @@ METHODS: dict[str, Method] = {
         activation_patch,
         attribution_patch,
         causal_trace,
+        conflict_heads,
         direct_logit_attribution,
         knockout,
         logit_lens,
         path_patch,
+        prune_heads,
         scale_heads,
         self_repair,
         token_lens,
