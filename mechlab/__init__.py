@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what editors and the type checker see; a test compares it with the table below
+    from mechlab import claims as claims
     from mechlab import jobs as jobs
     from mechlab import metrics as metrics
     from mechlab import organisms as organisms
@@ -63,6 +64,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.models import Model as Model
     from mechlab.models import load_model as load_model
     from mechlab.models import random_heads as random_heads
+    from mechlab.models import untrained as untrained
     from mechlab.models import wrap_model as wrap_model
     from mechlab.progress import Progress as Progress
     from mechlab.results import analysis as analysis
@@ -123,7 +125,7 @@ _NAMES = {
         "token_lens",
     ),
     "mechlab.methods.knockout": ("knockout",),
-    "mechlab.models": ("Model", "load_model", "random_heads", "wrap_model"),
+    "mechlab.models": ("Model", "load_model", "random_heads", "untrained", "wrap_model"),
     "mechlab.progress": ("Progress",),
     "mechlab.results": ("analysis", "by_token_role", "new_result", "top_heads"),
     "mechlab.store": ("Store", "TraceCost", "trace_cost"),
@@ -131,7 +133,7 @@ _NAMES = {
 }
 """Each module's public names."""
 
-_MODULES = ("jobs", "metrics", "organisms", "plots", "prompts", "statistics")
+_MODULES = ("claims", "jobs", "metrics", "organisms", "plots", "prompts", "statistics")
 """Modules that are public as a whole, used as `ml.prompts.Fact`."""
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -15,7 +15,7 @@ FLOORS = [
     {"axes", "canonical", "progress"},
     {"prompts", "results"},
     {"organisms", "metrics", "statistics", "store", "plots"},
-    {"models"},
+    {"models", "claims"},
     {"hooks"},
     {"engine", "jobs"},
     {"methods"},

@@ -11,6 +11,7 @@ from mechlab.models.loading import load_model
 from mechlab.models.model import Checks, Model, Origin, Shape
 from mechlab.models.scored import Scored, ScoredPairs, scored_pairs, scored_prompts
 from mechlab.models.tokens import TokenBatch, position_ids
+from mechlab.models.untrained import untrained
 from mechlab.models.wrapping import wrap_model
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "random_heads",
     "scored_pairs",
     "scored_prompts",
+    "untrained",
     "wrap_model",
 ]

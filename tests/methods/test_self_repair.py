@@ -245,7 +245,7 @@ def test_the_line_is_that_of_a_least_squares_fit():
 
 
 def test_intervals_of_the_slope_cover_it_with_clustered_prompts():
-    rng, covered, runs = np.random.default_rng(1), 0, 200
+    rng, covered, runs = np.random.default_rng(1), 0, 100
     labels = np.repeat(np.arange(20), 4)
     for _ in range(runs):
         x = np.repeat(rng.normal(size=20), 4) + 0.3 * rng.normal(size=80)
