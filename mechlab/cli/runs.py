@@ -49,15 +49,15 @@ def list_runs(
 @runs.command("show")
 def show_run(run: Run, as_json: Json = False, cache: Cache = None) -> None:
     """Show a stored result as it was shown when it was computed."""
-    from mechlab.cli import report
+    from mechlab.cli.reports import report_of
 
     store = _store(cache)
     entry = store.entry(run)
-    trace = store.get(entry.key)
+    report, result = report_of(entry.method), store.get(entry.key)
     if as_json:
-        report.print_json(trace, run=entry.id, html=None)
+        report.print_json(result, run=entry.id, html=None)
         return
-    report.print_text(trace, run=entry.id, html=None)
+    report.print_text(result, run=entry.id, html=None)
     for name, value in _about(entry).items():
         if name not in {"run", "labels"}:
             print(

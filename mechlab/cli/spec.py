@@ -1,16 +1,19 @@
 """`mechlab run SPEC.json`: a request written down in a file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mechlab.cli.options import nodes
+from mechlab.cli.prompt_choice import built_in, read_either
 from mechlab.cli.work import Request, perform
 from mechlab.errors import OptionError
 
 if TYPE_CHECKING:
+    from mechlab.models import Model
     from mechlab.prompts import PromptSet
 
 __all__ = ["read_request", "run_spec"]
@@ -42,6 +45,9 @@ def run_spec(
 
     Example: {"method": "causal_trace", "model": "atlas", "prompts": [{"prompt": "The capital of
     France is", "subject": "France", "target": "Paris"}], "options": {"samples": 10}}
+
+    Prompts are facts (prompt, subject, target), pairs (clean, corrupted, answer, wrong_answer), the
+    path of a file of either, or a built-in set such as {"set": "conflicts", "count": 16}.
     """
     perform(read_request(spec), cache=cache, html=html, as_json=as_json, estimate=estimate)
 
@@ -71,12 +77,19 @@ def read_request(path: Path) -> Request:
             f"{path} has the options {', '.join(sorted(ours))}, which the command sets itself. "
             "Allowed: the method's own options. Remove these."
         )
+    method = str(spec["method"])
     return Request(
-        method=str(spec["method"]),
+        method=method,
         model=_model(path, spec["model"]),
         prompts=_prompts(path, spec["prompts"]),
-        options=options,
+        options=_with_nodes(options) if method == "path_patch" else options,
     )
+
+
+def _with_nodes(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options with senders and receivers read, such as `L5H3.q`."""
+    ends = [name for name in ("senders", "receivers") if name in options]
+    return {**options, **{name: nodes(options[name], name) for name in ends}}
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -110,20 +123,25 @@ def _model(path: Path, model: object) -> Mapping[str, Any]:
     )
 
 
-def _prompts(path: Path, rows: object) -> "PromptSet[Any]":
-    """Return prompts given as a list of facts, or as a file whose path is relative to `path`."""
+def _prompts(path: Path, rows: object) -> "PromptSet[Any] | Callable[[Model], PromptSet[Any]]":
+    """Return prompts: a list of them, a file whose path is relative to `path`, a built-in set."""
     from mechlab import prompts
 
     if isinstance(rows, str):
-        return prompts.read_facts(path.parent / rows)
+        return read_either(path.parent / rows, facts_first=True)
+    if isinstance(rows, dict) and isinstance(rows.get("set"), str):
+        return built_in(rows["set"], {k: v for k, v in rows.items() if k != "set"})
     try:
-        facts = [prompts.Fact(**row) for row in rows]  # type: ignore[attr-defined]
+        pairs = all("clean" in row for row in rows)  # type: ignore[attr-defined]
+        kind = prompts.PromptPair if pairs else prompts.Fact
+        found = [kind(**row) for row in rows]  # type: ignore[attr-defined]
     except TypeError as error:
         raise OptionError(
             f"{path} has prompts that are not facts: {error}. Allowed: a list of objects with "
-            "prompt, subject, target, or the path of a file of facts. Correct them."
+            "prompt, subject, target, or with clean, corrupted, answer, wrong_answer; the path of "
+            'a file of either; or {"set": name} with its settings. Correct them.'
         ) from error
-    return prompts.as_prompt_set(facts)
+    return prompts.as_prompt_set(found, kind="any")
 
 
 def _keys(label: str, names: set[str]) -> str:

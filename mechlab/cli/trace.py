@@ -5,6 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mechlab.cli.options import (
+    Cache,
+    Device,
+    Dtype,
+    Estimate,
+    Html,
+    JsonOutput,
+    ModelName,
+    given,
+    names,
+)
 from mechlab.cli.work import Request, perform
 from mechlab.errors import OptionError
 
@@ -14,16 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["trace"]
 
-_WHAT, _HOW, _OUT = "What to trace", "How", "Output"
+_WHAT, _HOW = "What to trace", "How"
 
 ELSEWHERE = ("The Space Needle is in the city of", "Space Needle", "Seattle")
 """The example for models that name none of their own."""
 
 
 def trace(
-    model: Annotated[
-        str, typer.Option(help="A shipped model, a local folder, or a hub name.")
-    ] = "atlas",
+    model: ModelName = "atlas",
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -74,33 +83,12 @@ def trace(
             rich_help_panel=_HOW,
         ),
     ] = False,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, …", rich_help_panel=_HOW)
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=_HOW)
-    ] = "float32",
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Say what it would cost, and stop.")
-    ] = False,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where to write the figure; in the store if left out.", rich_help_panel=_OUT
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Print one JSON object and nothing else.", rich_help_panel=_OUT
-        ),
-    ] = False,
-    cache: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER", help="Where results are kept; a folder or URL.", rich_help_panel=_OUT
-        ),
-    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    estimate: Estimate = False,
+    html: Html = None,
+    as_json: JsonOutput = False,
+    cache: Cache = None,
 ) -> None:
     """Show where a model keeps a fact: restore one state at a time in a run on a noised subject.
 
@@ -108,8 +96,8 @@ def trace(
     at once; facts that the model does not know are left out, with the reason. All options of the
     method can be given to `mechlab run`.
     """
-    options = _given(
-        sites=None if sites is None else tuple(_names(sites)),
+    options = given(
+        sites=names(sites),
         window=window,
         samples=samples,
         noise_scale=noise_scale,
@@ -131,7 +119,7 @@ def trace(
     )
 
 
-def every_site(model: "Model") -> dict[str, Any]:
+def every_site(model: "Model", _: "PromptSet[Any]") -> dict[str, Any]:
     """Return the sites to trace when none are named: the residual stream and what writes to it."""
     writers = ("mlp_out", "attn_out") if model.has_attention else ("mixer_out",)
     return {"sites": ("resid_post", *writers)}
@@ -154,22 +142,22 @@ def facts(
     from mechlab import prompts
 
     typed = {"--prompt": prompt, "--subject": subject, "--target": target}
-    given = [name for name, value in typed.items() if value is not None]
-    if file is not None and given:
+    there = [name for name, value in typed.items() if value is not None]
+    if file is not None and there:
         raise OptionError(
-            f"--file and {', '.join(given)} were both given. Allowed: a file of facts, or one fact "
+            f"--file and {', '.join(there)} were both given. Allowed: a file of facts, or one fact "
             "as --prompt, --subject and --target. Leave one of them out."
         )
     if file is not None:
         return prompts.read_facts(file)
-    if given and len(given) < len(typed):
-        missing = ", ".join(name for name in typed if name not in given)
+    if there and len(there) < len(typed):
+        missing = ", ".join(name for name in typed if name not in there)
         raise OptionError(
-            f"{' and '.join(given)} without {missing}. A fact is given as --prompt, --subject and "
+            f"{' and '.join(there)} without {missing}. A fact is given as --prompt, --subject and "
             "--target together, e.g. --prompt 'The capital of France is' --subject France "
             "--target Paris. Add what is missing."
         )
-    text, name, answer = (prompt, subject, target) if given else _example(model)
+    text, name, answer = (prompt, subject, target) if there else _example(model)
     return prompts.as_prompt_set(prompts.Fact(str(text), str(name), str(answer)))
 
 
@@ -183,12 +171,3 @@ def _example(model: str) -> tuple[str, str, str]:
     if not isinstance(example, dict):
         return ELSEWHERE
     return (str(example["prompt"]), str(example["subject"]), str(example["target"]))
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Return the options that were typed; the others keep the method's own defaults."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -7,7 +7,7 @@ sequential one from 0 to 1; a cell that was not computed is hatched, never 0.
 
 from mechlab.plots.effects import grid_view, grid_views
 from mechlab.plots.figure import layer_by_token, to_plotly, write_html
-from mechlab.plots.graph import path_graph
+from mechlab.plots.graph import path_edges, path_graph
 from mechlab.plots.grid_view import GridView, share_limits
 from mechlab.plots.heads import head_grid, head_views
 from mechlab.plots.lines import control_views, line_views, lines
@@ -35,6 +35,7 @@ __all__ = [
     "line_views",
     "lines",
     "main_variable",
+    "path_edges",
     "path_graph",
     "scatter",
     "sender_grid",

@@ -161,7 +161,9 @@ def _numbers(view: GridView) -> dict[str, Any]:
     if view.col_name in _TOKENS or view.values.size > _MOST_NUMBERS:
         return {}
     places = np.ndindex(view.shape)
-    shown = [_short(view.values[place]) if view.state[place] == VALUE else "" for place in places]
+    shown = [
+        _short(float(view.values[place])) if view.state[place] == VALUE else "" for place in places
+    ]
     text = np.array(shown, dtype=object).reshape(view.shape)
     return {"text": text, "texttemplate": "%{text}", "textfont": {"size": 10}}
 

@@ -40,9 +40,21 @@ class Edge:
 
     sender: Node
     receiver: Node
+    sender_name: str
+    """The sender's label, such as `L5H3`."""
+    receiver_name: str
+    """The receiver's label, such as `L6H1.q`."""
     effect: float
-    words: str
-    """The edge in words, with its numbers."""
+    low: float
+    """Lower end of the 95 % interval; NaN without one."""
+    high: float
+
+    @property
+    def words(self) -> str:
+        """The edge in words, with its numbers."""
+        there = np.isfinite(self.low)
+        band = f" (95 % interval {self.low:+.4f} to {self.high:+.4f})" if there else ""
+        return f"{self.sender_name} → {self.receiver_name}: {self.effect:+.4f}{band}"
 
 
 def path_graph(
@@ -140,12 +152,13 @@ def path_edges(
     names = [[str(v) for v in shown.mean[axis].values] for axis in ("sender", "receiver")]
     there = np.argwhere(np.isfinite(mean))
     order = sorted(there.tolist(), key=lambda cell: -abs(mean[tuple(cell)]))
-    edges = []
-    for s, r in order[:most]:
-        band = f" (95 % interval {low[s, r]:+.4f} to {high[s, r]:+.4f})"
-        words = f"{names[0][s]} → {names[1][r]}: {mean[s, r]:+.4f}"
-        words += band if np.isfinite(low[s, r]) else ""
-        edges.append(Edge(senders[s], receivers[r], float(mean[s, r]), words))
+    edges = [
+        Edge(
+            senders[s], receivers[r], names[0][s], names[1][r],
+            float(mean[s, r]), float(low[s, r]), float(high[s, r]),
+        )
+        for s, r in order[:most]
+    ]  # fmt: skip
     return edges, len(order)
 
 

@@ -133,7 +133,7 @@ def _expanded(of: xr.DataArray, row: str | None, column: str | None) -> np.ndarr
 
 def _strongest_position(shown: Average) -> Average:
     """Return each cell at the position where its mean is largest in size."""
-    size = np.abs(shown.mean).fillna(-1.0)
+    size = abs(shown.mean).fillna(-1.0)
     return shown.isel(pos=size.argmax("pos"))
 
 

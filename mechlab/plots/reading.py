@@ -58,7 +58,7 @@ class Average:
 
     def isel(self, **at: Any) -> "Average":
         """Return the same selection of mean and interval."""
-        return Average(*(a.isel(**at) for a in (self.mean, self.low, self.high)), self.n)
+        return Average(self.mean.isel(at), self.low.isel(at), self.high.isel(at), self.n)
 
 
 def main_variable(result: xr.Dataset) -> str:

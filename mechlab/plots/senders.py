@@ -92,7 +92,7 @@ def _receivers(mean: xr.DataArray, receiver: str | None, most: int) -> tuple[lis
             known = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")
             raise OptionError(f"no receiver {receiver!r} in this result. It holds: {known}.")
         return [labels.index(receiver)], 0
-    strength = np.abs(mean).max("sender").fillna(-1.0).values
+    strength = abs(mean).max("sender").fillna(-1.0).values
     order = np.argsort(-strength, kind="stable")[: max(most, 1)]
     return sorted(int(i) for i in order), len(labels) - len(order)
 

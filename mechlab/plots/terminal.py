@@ -75,7 +75,7 @@ def _layout(view: GridView, width: int) -> tuple[int, int, int]:
 
     widest = max((cell_len(label) for label in view.col_labels), default=0)
     label_width = max(min(widest, 22, width // 3), len(_corner(view)))
-    return label_width, *_fit(view.shape[0], width - label_width - 1)
+    return label_width, *_fit(view.shape[0], width - label_width - 1, _hundredths(view))
 
 
 def _grid_lines(view: GridView, width: int, most_rows: int, plain: bool) -> "list[Text]":
@@ -96,9 +96,10 @@ def _grid_lines(view: GridView, width: int, most_rows: int, plain: bool) -> "lis
     return lines
 
 
-def _fit(layers: int, room: int) -> tuple[int, int]:
+def _fit(layers: int, room: int, hundredths: bool) -> tuple[int, int]:
     """Return (width of a cell, step between the layers shown)."""
-    for cell in (_NUMBER_WIDTH, 2, 1):
+    widths = (_NUMBER_WIDTH, 2, 1) if hundredths else (_NUMBER_WIDTH + 1, _NUMBER_WIDTH, 2, 1)
+    for cell in widths:
         if layers * cell <= room:
             return cell, 1
     return 1, -(-layers // max(room, 1))
@@ -173,9 +174,14 @@ def _deeper(value: float, view: GridView) -> float:
 
 
 def _number(view: GridView, value: float) -> str:
-    if max(abs(limit) for limit in view.limits) <= 1.0:
+    if _hundredths(view):
         return f"{round(100 * value):d}"
-    return f"{value:.1f}" if abs(value) < 99.5 else f"{value:.0f}"
+    text = f"{value:.1f}" if abs(value) < 99.5 else f"{value:.0f}"
+    return "0" if float(text) == 0 else text
+
+
+def _hundredths(view: GridView) -> bool:
+    return max(abs(limit) for limit in view.limits) <= 1.0
 
 
 def _legend(views: list[GridView], widths: set[int], plain: bool) -> str:
