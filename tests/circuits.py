@@ -21,6 +21,7 @@ Every circuit is a whole Hugging Face model (GPT-2, mostly Llama with grouped qu
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -355,6 +356,12 @@ CIRCUITS: dict[str, Callable[..., Circuit]] = {
     "name_mover": name_mover,
 }
 """Every circuit by name; each takes `family` (`name_mover`: GPT-2 only), `norm` and `dtype`."""
+
+
+@cache
+def made(name: str, family: str = "gpt2", **options: Any) -> Circuit:
+    """One of `CIRCUITS`, made (and verified) once for all tests; leave its model as found."""
+    return CIRCUITS[name](family, **options)
 
 
 # ---------------------------------------------------------------------------------- the prompts

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import circuits
 import numpy as np
 import pytest
 import toys
+from circuits import made
 from numpy.testing import assert_allclose
 from scipy import stats
 
@@ -25,7 +25,7 @@ PAIRS = [
 
 
 def test_the_planted_heads_come_first_and_nothing_is_missed() -> None:
-    circuit = circuits.conflict("llama")
+    circuit = made("conflict", "llama")
     ours = screen_then_verify(circuit.model, circuit.pairs, k=3, sample=4)
     chosen = np.argwhere(ours.chosen.values == "top").tolist()
     assert sorted(chosen) == sorted([h.layer, h.head] for h in circuit.heads.values())

@@ -1,14 +1,13 @@
 """Ablation: planted heads, references that change nothing, draws that depend on nothing else."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import circuits
 import numpy as np
 import pytest
 import toys
-from circuits import CIRCUITS, Circuit
+from circuits import made
 from numpy.testing import assert_allclose, assert_array_equal
 from oracles.plain import plain_run
 
@@ -42,11 +41,6 @@ def site_of(family: str) -> dict[str, Any]:
     if family in toys.ATTENTION_FAMILIES:
         return {"site": "z", "by": "head"}
     return {"site": "mixer_out", "by": "layer"}
-
-
-@cache
-def made(name: str, family: str, **options: Any) -> Circuit:
-    return CIRCUITS[name](family, **options)
 
 
 def plain_difference(model: Model, pair: PromptPair, *steps: Any) -> float:

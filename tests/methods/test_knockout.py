@@ -1,14 +1,13 @@
 """Attention knockout: which edges are cut, what remains of the weights, and what is refused."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import toys
-from circuits import CIRCUITS, Circuit
+from circuits import made
 from numpy.testing import assert_allclose, assert_array_equal
 from oracles.plain import plain_run
 
@@ -28,11 +27,6 @@ FACTS = [EIFFEL, PARIS]
 CONTEXT = PromptPair(
     "w1 speaks Cairo w2 Paris is in", "w1 speaks Lima w2 Rome is in", "Cairo", "France"
 )
-
-
-@cache
-def made(name: str, family: str) -> Circuit:
-    return CIRCUITS[name](family)
 
 
 def probability(model: Model, fact: Fact, *steps: Block) -> float:

@@ -4,7 +4,6 @@ Agreement with TransformerLens and nnsight is in `oracles/test_patching_agrees.p
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import circuits
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import toys
 import xarray as xr
-from circuits import CIRCUITS, Circuit
+from circuits import Circuit, made
 from numpy.testing import assert_allclose, assert_array_equal
 from oracles.plain import plain_run
 
@@ -39,11 +38,6 @@ def site_of(family: str) -> dict[str, Any]:
     if family in toys.ATTENTION_FAMILIES:
         return {"site": "z", "by": "head"}
     return {"site": "mixer_out", "by": "layer"}
-
-
-@cache
-def made(name: str, family: str) -> Circuit:
-    return CIRCUITS[name](family)
 
 
 def expected_grid(circuit: Circuit, values: dict[str, Any]) -> np.ndarray:

@@ -1,14 +1,13 @@
 """Head scaling: identities to the bit, closed forms, outcomes that add up, and controls."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import toys
-from circuits import CIRCUITS, Circuit
+from circuits import made
 from numpy.testing import assert_allclose, assert_array_equal
 from oracles.plain import plain_run
 
@@ -30,11 +29,6 @@ ANN = PromptPair("Ann was born in", "Bob was born in", "Madrid", "Cairo")
 PAIRS = [PARIS, ANN]
 LAST = toys.N_LAYERS - 1
 TEXT = PARIS.clean
-
-
-@cache
-def made(name: str, family: str, **options: Any) -> Circuit:
-    return CIRCUITS[name](family, **options)
 
 
 def recorded(model: Model, place: tuple[str, int], *steps: Scale) -> torch.Tensor:
