@@ -61,9 +61,10 @@ def mean_above(
             alone.
         resamples: bootstrap samples.
     """
+    alone = range(values.sizes["prompt"])
     drawn = [
         bootstrap_interval(values, cluster=labels, resamples=resamples)
-        for labels in (clusters or [None])
+        for labels in (clusters or [alone])
     ]
     ends = np.array([[float(one.low), float(one.high)] for one in drawn])
     low, high = (

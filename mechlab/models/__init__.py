@@ -5,13 +5,13 @@ one TransformerLens bridge with shape facts, tokenising and a fingerprint.
 """
 
 from mechlab.models.answers import AnswerTokenWarning
+from mechlab.models.control import untrained
 from mechlab.models.heads import chosen_heads, chosen_layers, head_sets, random_heads
 from mechlab.models.hub import InstalledModel, installed_models
 from mechlab.models.loading import load_model
 from mechlab.models.model import Checks, Model, Origin, Shape
 from mechlab.models.scored import Scored, ScoredPairs, scored_pairs, scored_prompts
 from mechlab.models.tokens import TokenBatch, position_ids
-from mechlab.models.untrained import untrained
 from mechlab.models.wrapping import wrap_model
 
 __all__ = [
