@@ -78,8 +78,8 @@ def attribution_patch(
         SiteError, PromptError, Cancelled: as in `activation_patch`; `scores` are refused, as those
             of future positions are minus infinity and have no difference.
 
-    Differs from the papers: estimates are signed and per prompt; the midpoint rule instead of right
-    end points, which are only first order in 1 / `steps`.
+    Differs from the papers: estimates are signed and per prompt; integrals by the midpoint rule,
+    along the site's own activations rather than along embeddings.
     """
     started = time.time()
     options = {name: value for name, value in locals().items() if name not in HINTS}

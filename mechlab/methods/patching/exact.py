@@ -44,8 +44,8 @@ def activation_patch(
 ) -> xr.Dataset:
     """Measure what replacing one activation by that of the other prompt of a pair does.
 
-    Vig et al. 2020 (section 3, indirect effect); Zhang and Nanda 2024 (sections 2 and 3) on the
-    two directions and on metrics. One run per cell and prompt, by the engine.
+    Vig et al. 2020 (causal mediation, the indirect effect); Zhang and Nanda 2024 (best practices of
+    activation patching: directions and metrics). One run per cell and prompt, by the engine.
 
     Args:
         model: any decoder on which `site` is proven (`verify`).
