@@ -6,7 +6,7 @@ import loaded
 import mechlab as ml
 from request import Request
 
-__all__ = ["shared_bar", "words"]
+__all__ = ["shared_bar", "signed", "words"]
 
 
 def shared_bar(request: Request) -> None:
@@ -29,6 +29,12 @@ def shared_bar(request: Request) -> None:
 def words(text: str, longest: int = 200) -> str:
     """Return text from outside so that Markdown shows it character by character."""
     return ml.plots.show_text(text, longest=longest, form="markdown")
+
+
+def signed(number: float, digits: int = 4) -> str:
+    """Return a number with its sign, a minus as wide as a plus; no sign where it rounds to 0."""
+    text = f"{number:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def _jobs() -> None:

@@ -93,7 +93,7 @@ function paint(canvas, box, grid, mood) {
 
   const place = { left, cellW, cellH };
   g.fillStyle = LINES; // shows between the cells, so that white ones can be told apart
-  g.fillRect(left, TOP, cellW * grid.cols - GAP, cellH * grid.rows - GAP);
+  g.fillRect(left - GAP, TOP - GAP, cellW * grid.cols + GAP, cellH * grid.rows + GAP);
   const patterns = [hatch(g, ratio), null, dotted(g, ratio)];
   for (let row = 0; row < grid.rows; row++)
     for (let col = 0; col < grid.cols; col++) fillCell(g, grid, place, patterns, row, col, back);
@@ -205,7 +205,10 @@ function describe(grid, [row, col]) {
   const place = `${grid.rowName} ${grid.rowLabels[row]}, ${grid.colLabels[col]}`;
   if (grid.state[i] === NOT_COMPUTED) return `${place}: not computed`;
   if (grid.state[i] !== VALUE) return `${place}: ${grid.state[i] === UNDEFINED ? "undefined" : "not applicable"}`;
-  const shown = v => (grid.signed && v >= 0 ? "+" : "") + v.toFixed(4);
+  const shown = v => {
+    const size = Math.abs(v).toFixed(4);
+    return (Number(size) === 0 ? "" : v < 0 ? "−" : grid.signed ? "+" : "") + size;
+  };
   const band = grid.low && grid.high ? `\n95 % interval ${shown(grid.low[i])} to ${shown(grid.high[i])}` : "";
   return `${place}: ${grid.measured} ${shown(grid.values[i])}${band}`;
 }

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -39,7 +40,7 @@ def probability_bars(cell: Cell) -> None:
     figure.update_layout(**_layout(150))
     figure.update_xaxes(range=[0, 1], dtick=0.5, gridcolor=_faint())
     figure.update_yaxes(automargin=True, ticksuffix=" ")
-    figure.update_layout(margin_l=80)
+    figure.update_layout(margin_l=80, margin_t=10)
     st.plotly_chart(
         figure, theme=None, key="bars", config=_CONFIG,
         alt="Probabilities: " + ", ".join(
@@ -52,8 +53,9 @@ def profile_lines(views: list[Any], sites: list[str], *, layer: int, column: int
     """Draw every site's effect along the chosen layer and along the chosen token."""
     first = views[0]
     by_token, by_layer = st.columns(2)
+    span = _span(views)
     along = [view.values[layer] for view in views]
-    token_figure = _lines(along, sites, first.col_labels, column)
+    token_figure = _lines(along, sites, first.col_labels, column, span)
     with by_token:
         st.markdown(f"**Layer {first.row_labels[layer]}** across the tokens")
         st.plotly_chart(
@@ -61,7 +63,7 @@ def profile_lines(views: list[Any], sites: list[str], *, layer: int, column: int
             alt=f"Effect at layer {first.row_labels[layer]} for every token, one line per site",
         )  # fmt: skip
     up = [view.values[:, column] for view in views]
-    layer_figure = _lines(up, sites, first.row_labels, layer)
+    layer_figure = _lines(up, sites, first.row_labels, layer, span)
     with by_layer:
         st.markdown(
             f"**{ml.plots.escape(first.col_labels[column], 'markdown')}** through the layers"
@@ -72,7 +74,17 @@ def profile_lines(views: list[Any], sites: list[str], *, layer: int, column: int
         )  # fmt: skip
 
 
-def _lines(series: list[Any], sites: list[str], labels: tuple[str, ...], chosen: int) -> go.Figure:
+def _span(views: list[Any]) -> list[float]:
+    """Return one range for both charts, of all that the grids show: flat lines then look flat."""
+    values = np.concatenate([view.values.ravel() for view in views])
+    low, high = min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))
+    room = 0.06 * ((high - low) or 1.0)
+    return [low - room, high + room]
+
+
+def _lines(
+    series: list[Any], sites: list[str], labels: tuple[str, ...], chosen: int, span: list[float]
+) -> go.Figure:
     figure = go.Figure()
     places = list(range(len(labels)))
     for site, values in zip(sites, series, strict=True):
@@ -84,14 +96,16 @@ def _lines(series: list[Any], sites: list[str], labels: tuple[str, ...], chosen:
             hovertemplate="%{customdata}: %{y:+.4f}<extra>" + site + "</extra>",
         )  # fmt: skip
     step = max(1, -(-len(labels) // 20))
-    figure.update_layout(**_layout(230), legend={"orientation": "h", "y": 1.15, "x": 0})
+    figure.update_layout(
+        **_layout(230), legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+    )
     figure.add_vline(x=chosen, line_width=1, line_dash="dot", line_color=_ink())
     figure.update_xaxes(
         tickmode="array", tickvals=places[::step], showgrid=False, zeroline=False, automargin=True,
         ticktext=[ml.plots.escape(label, "html") for label in labels[::step]],
         tickangle=-60 if max(map(len, labels)) > 3 else 0,
     )  # fmt: skip
-    figure.update_yaxes(gridcolor=_faint(), zerolinecolor=_ink(), zerolinewidth=1)
+    figure.update_yaxes(gridcolor=_faint(), zerolinecolor=_ink(), zerolinewidth=1, range=span)
     return figure
 
 
@@ -99,10 +113,10 @@ def _layout(height: int) -> dict[str, Any]:
     return {
         "template": "none",
         "height": height,
-        "margin": {"l": 50, "r": 10, "t": 10, "b": 30},
+        "margin": {"l": 50, "r": 10, "t": 30, "b": 30},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": _ink(), "size": 12},
+        "font": {"color": _ink(), "size": 12, "family": '"Source Sans", sans-serif'},
     }
 
 

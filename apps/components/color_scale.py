@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 import mechlab as ml
+from components.bar import signed
 
 __all__ = ["color_scale"]
 
@@ -14,7 +15,7 @@ def color_scale(views: list[Any]) -> None:
     view = views[0]
     stops = ml.plots.DIVERGING if view.kind == "diverging" else ml.plots.SEQUENTIAL
     low, high = view.limits
-    shown = f"{low:+.3f}" if view.kind == "diverging" else f"{low:.0f}"
+    shown = signed(low, 3) if view.kind == "diverging" else f"{low:.0f}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="scale"):
         st.markdown(f":small[{shown}]", width="content")
         # Only colours of our own palette enter this markup.
@@ -23,7 +24,7 @@ def color_scale(views: list[Any]) -> None:
             f'background:linear-gradient(to right,{",".join(stops)})"></div>',
             width=182,
         )
-        st.markdown(f":small[{high:+.3f}]", width="content")
+        st.markdown(f":small[{signed(high, 3)}]", width="content")
         same = f"one scale for all {len(views)} grids · " if len(views) > 1 else ""
         gaps = "hatched = not run" if any((v.state == 0).any() for v in views) else ""
         st.caption(f"{same}{gaps}".removesuffix(" · "), width="content")

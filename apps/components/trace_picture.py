@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 import mechlab as ml
-from components.bar import words
+from components.bar import signed, words
 from components.cell_grid import cell_grid, opened_cell
 from components.charts import probability_bars, profile_lines
 from components.color_scale import color_scale
@@ -143,9 +143,8 @@ def _selection_fields(
 def grid_title(view: Any, site: str) -> str:
     """Return a grid's heading as Markdown, short enough for a third of a laptop's screen."""
     window = re.search(r"windows of (\d+)", view.title)
-    return f"**{TITLES.get(site, words(site))}**" + (
-        f" :small[window {window[1]}]" if window else ""
-    )
+    more = " · ".join([words(site), *([f"window {window[1]}"] if window else [])])
+    return f"**{TITLES.get(site, words(site))}** :small[:gray[{more}]]"
 
 
 def _forget_what_is_not_here(sites: list[str], shape: tuple[int, int]) -> None:
@@ -183,10 +182,10 @@ def _cell(cell: Cell) -> None:
     if not cell.computed:
         st.info("This cell was not computed.")
         return
-    band = f"95 % interval {cell.low:+.3f} to {cell.high:+.3f}" if cell.low is not None else None
-    st.metric(
-        "Indirect effect", f"{cell.effect:+.4f}", help="Restored minus corrupted probability."
+    band = (
+        f"95 % interval {signed(cell.low)} to {signed(cell.high)}" if cell.low is not None else None
     )
+    st.metric("Indirect effect", signed(cell.effect), help="Restored minus corrupted probability.")
     if band:
         st.caption(band)
     if cell.restored is not None:

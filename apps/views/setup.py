@@ -29,7 +29,7 @@ def _model_state(request: Request) -> None:
             "This model is not loaded. The first run loads it.", icon=":material/hourglass_empty:"
         )
     else:
-        st.table([{"model": name, "value": value} for name, value in facts.items()])
+        st.table([{"loaded model": name, "value": value} for name, value in facts.items()])
     with st.container(horizontal=True):
         st.button("Unload all", key="unload", on_click=loaded.drop_all, disabled=not facts)
 

@@ -108,9 +108,12 @@ def _actions(request: Request, has_result: bool) -> None:
     """Draw the options and the buttons that run something."""
     problem = _problem(request)
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
+        again = has_result and runs.find(request) is not None
         st.button(
-            "Run", type="primary", icon=":material/play_arrow:", key="run_now",
-            disabled=bool(problem), on_click=_start, args=(request, has_result),
+            "Run again" if again else "Run", key="run_now", disabled=bool(problem),
+            type="secondary" if again else "primary",
+            icon=":material/replay:" if again else ":material/play_arrow:",
+            on_click=_start, args=(request, has_result),
         )  # fmt: skip
         with st.popover("Options", icon=":material/tune:", width="content"):
             option_fields()
@@ -121,7 +124,11 @@ def _actions(request: Request, has_result: bool) -> None:
         if problem:
             st.markdown(f":red[:material/error: {words(problem, 300)}]")
         else:
-            st.caption(estimate(request, runs.of_model(request)).in_words(), width="content")
+            told = estimate(request, runs.of_model(request)).in_words()
+            st.caption(
+                f"stored result · running again replaces it: {told}" if again else told,
+                width="content",
+            )
 
 
 def _problem(request: Request) -> str:

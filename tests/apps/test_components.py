@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from synthetic_traces import make_trace
 
-from components.bar import words
+from components.bar import signed, words
 from components.cell_grid import payload
+from components.charts import _span
 from components.exports import html_page, record_json
 from components.progress import partial_views, progress_words
 from mechlab.jobs import Job, JobTable
@@ -91,3 +92,19 @@ def test_a_waiting_run_says_how_many_come_first(own_jobs: JobTable) -> None:
     assert job is not None
     assert progress_words(job) == "waiting for 1 other run on cpu"
     gate.set()
+
+
+def test_signed_numbers_have_a_real_minus_and_zero_has_no_sign() -> None:
+    shown = [signed(number) for number in (0.25, -0.25, 0.0, -0.00004)]
+    assert shown == ["+0.2500", "−0.2500", "0.0000", "0.0000"]
+    assert signed(-1.0, 3) == "−1.000"
+
+
+def test_both_profiles_span_what_all_grids_show() -> None:
+    trace = make_trace([["a", "b"]])
+    trace["indirect_effect"][:] = 0.0
+    trace["indirect_effect"][0, 0, 0, 0] = 1.0
+    trace["indirect_effect"][0, 1, 0, 0] = np.nan
+    assert _span(grids(trace, "0")) == pytest.approx([-0.06, 1.06])
+    trace["indirect_effect"][0, 2, 0, 0] = -1.0
+    assert _span(grids(trace, "0")) == pytest.approx([-1.12, 1.12])

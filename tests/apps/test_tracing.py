@@ -127,6 +127,16 @@ def test_a_stored_result_of_the_same_inputs_is_shown_at_once(engine, stored) -> 
     assert engine.runs == 1
 
 
+def test_the_button_says_that_a_stored_result_would_be_replaced(engine, stored) -> None:
+    assert opened().button(key="run_now").label == "Run"
+    stored(Request(**FACT))
+    app = opened()
+    assert app.button(key="run_now").label == "Run again"
+    assert "running again replaces it" in texts(app)
+    app.text_input(key="in.target").set_value("Rome")
+    assert no_exception(app.run()).button(key="run_now").label == "Run"
+
+
 def test_a_link_restores_result_inputs_and_cell(engine, stored) -> None:
     run = stored(Request(prompt="Rome lies in", subject="Rome", target="Italy", samples=4))
     app = opened(run=run, site="mlp_out", layer="2", pos="1")
