@@ -24,7 +24,13 @@ def senders_of(model: "Model", given: object) -> list[Node]:
 
     Raises:
         OptionError: names and values that are no senders, all at once.
+        SiteError: on a model without attention heads.
     """
+    if not model.has_attention:
+        raise SiteError(
+            f"{model.name} ({model.family}) is recurrent. Path patching holds attention heads, and "
+            "it has none. Use activation_patch at 'mixer_out' instead."
+        )
     sweeps: dict[str, Callable[[], list[Node]]] = {
         "all_heads": lambda: _grid("z", model.n_layers, model.n_heads),
         "all_mlps": lambda: _grid("mlp_out", model.n_layers, None),
@@ -126,11 +132,6 @@ def check_nodes(model: "Model", senders: Sequence[Node], receivers: Sequence[Nod
         SiteError: naming all of them.
     """
     problems: dict[str, None] = {}
-    if not model.has_attention:
-        raise SiteError(
-            f"{model.name} ({model.family}) is recurrent. Path patching holds attention heads, and "
-            "it has none. Use activation_patch at 'mixer_out' instead."
-        )
     for site in (site for node in senders for site in node):
         if site.name not in SENDER_KINDS:
             problems[

@@ -10,6 +10,7 @@ import xarray as xr
 from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Node, PathPrompt
+from mechlab.engine.options import HINTS
 from mechlab.errors import OptionError, PromptError, SiteError
 from mechlab.hooks import Site
 from mechlab.methods.paths.nodes import check_nodes, kind_of, label_of, receivers_of, senders_of
@@ -73,7 +74,9 @@ def path_patch(
             at the scale of the original run, so that the effects of senders on an input add up.
             Norms in front of live MLPs on the way are always recomputed.
         positions: where senders are patched: `all` positions, the `last`, a list of positions of
-            every prompt (negative ones count from the end), or one such list per pair.
+            every prompt (negative ones count from the end), or one such list per pair, as
+            `ml.prompts.named_positions` gives them. Where no sender writes nothing is received:
+            heads are held, and the residual does not move between positions.
         metric: a metric's name or a function; answers are those of the pair.
         max_batch: upper bound on rows per batch; changes no number beyond rounding.
         progress: called between batches with a partial result; may raise `Cancelled`.
@@ -105,8 +108,7 @@ def path_patch(
     does is worked out by its own block; values equal those of three whole runs to rounding.
     """
     started = time.time()
-    hints = ("model", "pairs", "max_batch", "progress", "journal", "started")
-    options = {name: value for name, value in locals().items() if name not in hints}
+    options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_choice("freeze", freeze, ("heads", "heads+mlps"))
     engine.check_choice("direction", direction, ("noising", "denoising"))
     engine.check_choice("ln", ln, ("recompute", "frozen"))

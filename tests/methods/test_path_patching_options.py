@@ -1,0 +1,252 @@
+"""Path patching: what options mean, and what is refused with its reason."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import toys
+from oracles import post_norm
+
+import mechlab as ml
+from mechlab.models import Model, wrap_model
+
+PAIR = ml.prompts.PromptPair(
+    "Paris is the capital of France w1", "Rome was by tower near Italy w7", "w5", "w9"
+)
+SHORT = ml.prompts.PromptPair("Oslo is in w5 the river", "Lima was in w6 the tower", "w8", "w2")
+Site = ml.Site
+ToyModel = Callable[..., Model]
+
+
+# --- positions ------------------------------------------------------------------------------------
+
+
+def test_the_logits_read_the_last_position_only(toy_model: ToyModel) -> None:
+    model = toy_model("gpt2")
+    everywhere, last = (ml.path_patch(model, PAIR, positions=p) for p in ("all", "last"))
+    np.testing.assert_allclose(everywhere.effect, last.effect, atol=1e-6)
+    assert np.abs(last.effect).max() > 1e-2
+
+
+def test_positions_per_pair_are_those_of_sites_that_name_them(toy_model: ToyModel) -> None:
+    model = toy_model("gpt2")
+    receivers = ["all_heads_v"]
+    per_pair = ml.path_patch(
+        model,
+        [PAIR, SHORT],
+        senders=["L0H1"],
+        receivers=receivers,
+        positions=[[3, -1], [5]],
+    )
+    one, two = (
+        ml.path_patch(model, pair, senders=[sender], receivers=receivers)
+        for pair, sender in (
+            (PAIR, (Site("z", 0, 1, pos=3), Site("z", 0, 1, pos=7))),
+            (SHORT, Site("z", 0, 1, pos=5)),
+        )
+    )
+    np.testing.assert_allclose(per_pair.effect[0], one.effect[0], atol=1e-5)
+    np.testing.assert_allclose(per_pair.effect[1], two.effect[0], atol=1e-5)
+    assert np.nanmax(np.abs(one.effect)) > 1e-3 and np.nanmax(np.abs(two.effect)) > 1e-3
+
+
+def test_one_list_of_positions_holds_for_every_pair(toy_model: ToyModel) -> None:
+    model = toy_model("gpt2")
+    options = {"senders": ["L0H1"], "receivers": "all_heads_k"}
+    shared = ml.path_patch(model, [PAIR, SHORT], positions=[2, -1], **options)
+    each = ml.path_patch(model, [PAIR, SHORT], positions=[[2, 7], [2, 6]], **options)
+    np.testing.assert_array_equal(shared.effect, each.effect)
+
+
+def test_a_sender_and_a_receiver_at_different_positions_have_no_edge(toy_model: ToyModel) -> None:
+    senders = [Site("z", 0, 1, pos=4), Site("z", 0, 1, pos=5)]
+    receivers = [Site("q", 2, 0, pos=4), Site("q", 2, 0), "logits"]
+    result = ml.path_patch(toy_model("gpt2"), PAIR, senders=senders, receivers=receivers)
+    missing = np.isnan(result.effect.values[0])
+    assert missing.tolist() == [[False, False, True], [True, False, True]]
+    assert (result.valid.values == ~missing).all()
+
+
+def test_an_edge_that_only_some_pairs_have_is_nan_in_the_others(toy_model: ToyModel) -> None:
+    # Position 6 is the last of the short prompts and inside the long ones.
+    result = ml.path_patch(toy_model("gpt2"), [PAIR, SHORT], senders=[Site("z", 1, 0, pos=6)])
+    effect = result.effect.values[:, 0, 0]
+    assert np.isnan(effect[0]) and not np.isnan(effect[1]) and bool(result.valid[0, 0])
+    expected = effect[1] / float(result.clean_metric[1])
+    assert float(result.relative_effect[0, 0]) == pytest.approx(expected, rel=1e-5)
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def test_heads_may_be_named_in_three_ways(toy_model: ToyModel) -> None:
+    model = toy_model("gpt2")
+    effects = [
+        ml.path_patch(model, PAIR, senders=sender).effect.values
+        for sender in (["L1H2"], [ml.Head(1, 2)], [Site("z", 1, 2)], "L1H2")
+    ]
+    assert all((effect == effects[0]).all() for effect in effects)
+
+
+def test_coordinates_say_kind_layer_head_and_position(toy_model: ToyModel) -> None:
+    result = ml.path_patch(
+        toy_model("gpt2"),
+        PAIR,
+        senders=["embed", "L0H1", Site("mlp_out", 1, pos=7), ("L0H1", "L1H1"), Site("attn_out", 1)],
+        receivers=[Site("q", 2, 3), Site("mlp_out", 2), "logits", Site("z", 2, 0), Site("v", 2)],
+    )
+    assert result.sender.values.tolist() == [
+        "embed",
+        "L0H1",
+        "MLP 1 at 7",
+        "L0H1+L1H1",
+        "attention 1",
+    ]
+    assert result.sender_kind.values.tolist() == ["embed", "head", "mlp", "set", "attn"]
+    assert result.sender_layer.values.tolist() == [-1, 0, 1, -1, 1]
+    assert result.sender_head.values.tolist() == [-1, 1, -1, 1, -1]
+    assert result.sender_pos.values.tolist() == [-1, -1, 7, -1, -1]
+    assert result.receiver.values.tolist() == [
+        "L2H3.q",
+        "MLP 2",
+        "logits",
+        "L2H0",
+        "attention 2.v",
+    ]
+    assert result.receiver_kind.values.tolist() == ["q", "mlp", "logits", "head", "v"]
+
+
+def test_a_head_as_receiver_is_its_queries_keys_and_values_together(toy_model: ToyModel) -> None:
+    model = toy_model("neox")
+    parts = tuple(Site(name, 2, 1) for name in "qkv")
+    receivers = [Site("z", 2, 1), parts, Site("pattern", 2, 1), parts[:2]]
+    effect = ml.path_patch(model, PAIR, senders=["L0H0"], receivers=receivers).effect.values[0, 0]
+    assert effect[0] == pytest.approx(effect[1], abs=1e-6)
+    assert effect[2] == pytest.approx(effect[3], abs=1e-6)
+    assert abs(effect[0] - effect[2]) > 1e-5
+
+
+def test_sweeps_cover_every_head_under_grouped_queries(toy_model: ToyModel) -> None:
+    model = toy_model("llama")
+    receivers = ["all_heads_q", "all_kv_heads_k", "all_kv_heads_v", "all_mlps", "logits"]
+    result = ml.path_patch(model, PAIR, senders="all", receivers=receivers)
+    assert result.sizes == {"prompt": 1, "sender": 1 + 12 + 3, "receiver": 12 + 6 + 6 + 3 + 1}
+    assert "shared by 2 query heads" in result.attrs["kv_heads"]
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def refused(model: Model, error: type[Exception], match: str, **options: object) -> str:
+    options = {"pairs": PAIR, **options}
+    with pytest.raises(error, match=match) as caught:
+        ml.path_patch(model, **options)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"freeze": "mlps"}, "freeze='mlps'.*'heads'"),
+        ({"direction": "up"}, "direction='up'"),
+        ({"ln": "none"}, "ln='none'"),
+        ({"max_batch": 0}, "max_batch=0"),
+        ({"metric": "beauty"}, "beauty"),
+        ({"positions": "first"}, "positions='first'.*'all', 'last'"),
+        ({"positions": [[1], [2]]}, "one such list for each of the 1 pairs"),
+        ({"positions": [1, 1]}, "different whole"),
+        ({"senders": "some"}, "senders: 'some'.*'all_heads'"),
+        ({"senders": [3, "L9", "L0H1"]}, "senders: 3, 'L9' cannot"),
+        ({"senders": []}, "senders: nothing"),
+        ({"receivers": ["all_heads_q", Site("q", 1, 1)]}, "L1H1.q|named more than once"),
+        ({"receivers": [("logits", "L0H1")]}, "receivers: .*cannot be used"),
+    ],
+)
+def test_options_outside_their_choices_are_refused(
+    options: dict[str, object], match: str, toy_model: ToyModel
+) -> None:
+    refused(toy_model("gpt2"), ml.OptionError, match, **options)
+
+
+def test_nodes_that_do_not_exist_are_all_named(toy_model: ToyModel) -> None:
+    message = refused(
+        toy_model("gpt2"),
+        ml.SiteError,
+        "5 problem",
+        senders=["L7H0", "L0H4", Site("q", 0, 1)],
+        receivers=[Site("mlp_out", 3), Site("resid_pre", 1), "logits"],
+    )
+    for part in ("layer 7", "head 4 of 'z'", "'q' cannot send", "layer 3", "'resid_pre' cannot"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver"),
+    [
+        (Site("z", 1, 0), Site("q", 1, 1)),
+        (Site("z", 2, 0), Site("v", 1, 1)),
+        (Site("mlp_out", 1), Site("k", 1, 0)),
+        (Site("mlp_out", 1), Site("mlp_out", 1)),
+        (Site("z", 1, 0, pos=3), "logits"),
+    ],
+)
+def test_one_impossible_edge_asked_for_alone_is_refused(
+    sender: ml.Site, receiver: ml.Site | str, toy_model: ToyModel
+) -> None:
+    message = refused(
+        toy_model("gpt2"), ml.SiteError, "no such path", senders=[sender], receivers=[receiver]
+    )
+    assert "receivers after the sender" in message
+
+
+def test_the_mlp_of_a_parallel_block_does_not_see_its_attention(toy_model: ToyModel) -> None:
+    edge = {"senders": [Site("z", 1, 0)], "receivers": [Site("mlp_out", 1)]}
+    message = refused(toy_model("neox"), ml.SiteError, "no such path", **edge)
+    assert "read the same residual" in message
+    assert not np.isnan(ml.path_patch(toy_model("gpt2"), PAIR, **edge).effect).any()
+
+
+@pytest.mark.parametrize(
+    "receivers",
+    ["all_heads_k", [Site("v", 1, 3)], [Site("pattern", 1, 0)], [Site("z", 2, 1)], "all_heads"],
+)
+def test_keys_and_values_per_query_head_are_refused_where_groups_share_them(
+    receivers: object, toy_model: ToyModel
+) -> None:
+    message = refused(toy_model("llama"), ml.SiteError, "a group shares them", receivers=receivers)
+    assert "2 key and value heads for 4 query heads" in message and "all_kv_heads_k" in message
+
+
+def test_pairs_that_do_not_align_are_all_named(toy_model: ToyModel) -> None:
+    uneven = ml.prompts.PromptPair("Paris is the city", "Paris is in the city", "w5", "w9")
+    same = [PAIR, uneven, SHORT, uneven]
+    message = refused(toy_model("gpt2"), ml.PromptError, "2 of 4 pairs do not align", pairs=same)
+    assert "#1" in message and "#3" in message
+
+
+def test_answers_with_one_first_token_are_refused(fresh_model: ToyModel) -> None:
+    pair = ml.prompts.PromptPair(PAIR.clean, PAIR.corrupted, "w5 w6", "w5 w7")
+    with pytest.warns(UserWarning, match="Only the first"):  # said once per model
+        refused(fresh_model("gpt2"), ml.PromptError, "share their first token", pairs=pair)
+
+
+def test_positions_that_a_prompt_lacks_are_refused_with_all_offenders(toy_model: ToyModel) -> None:
+    model, pairs = toy_model("gpt2"), [PAIR, SHORT, PAIR, SHORT]
+    message = refused(model, ml.PromptError, "2 of 4 prompts", pairs=pairs, positions=[7])
+    assert "#1 (7 tokens): [7]" in message and "#3" in message
+    refused(
+        model,
+        ml.PromptError,
+        "names position 7, which 2 of 4",
+        pairs=pairs,
+        senders=[Site("mlp_out", 0, pos=7)],
+    )
+
+
+def test_models_without_attention_are_refused(toy_model: ToyModel) -> None:
+    refused(toy_model("mamba"), ml.SiteError, "recurrent")
+
+
+def test_a_head_whose_write_is_normed_again_has_no_direct_edge() -> None:
+    model = wrap_model(post_norm.make_hf(), toys.make_tokenizer(), name="post-norm")
+    refused(model, ml.SiteError, "no additive write", freeze="heads+mlps", senders=["L0H1"])
