@@ -7,14 +7,15 @@ format 3; it is written as text of variable width and comes back with the width 
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from zarr.core.buffer import Buffer, default_buffer_prototype
-from zarr.storage import MemoryStore
 
 from mechlab.results import plain_labels
+
+if TYPE_CHECKING:  # zarr is imported when data is read or written: records alone need none of it
+    from zarr.core.buffer import Buffer
 
 __all__ = ["checksums", "from_files", "in_order", "to_files"]
 
@@ -24,6 +25,8 @@ _ONE_CHUNK = 64 * 2**20
 
 def to_files(dataset: xr.Dataset) -> dict[str, bytes]:
     """Return the files of a zarr group (format 3, not consolidated) by relative path."""
+    from zarr.storage import MemoryStore
+
     held: dict[str, Buffer] = {}
     loose = {name: _loose(variable) for name, variable in dataset.variables.items()}
     xr.Dataset(
@@ -36,6 +39,9 @@ def to_files(dataset: xr.Dataset) -> dict[str, bytes]:
 
 def from_files(files: Mapping[str, bytes], order: Mapping[str, list[str]]) -> xr.Dataset:
     """Return the Dataset that `to_files` was given, loaded; `order` as `order_of` returned it."""
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import MemoryStore
+
     buffer = default_buffer_prototype().buffer
     held: dict[str, Buffer] = {path: buffer.from_bytes(data) for path, data in files.items()}
     found = xr.open_zarr(MemoryStore(held), consolidated=False, chunks=None).load()

@@ -1,6 +1,8 @@
 """A Dataset comes back from its files as it was, without a warning."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,3 +68,12 @@ def test_the_files_are_zarr_format_3_with_checksums() -> None:
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
     )
     assert to_files(trace(FakeModel(), facts(1))).keys() == files.keys()
+
+
+def test_listing_results_imports_no_zarr() -> None:
+    code = (
+        "import sys; from mechlab.store import Store\n"
+        "Store('x').find(); print('zarr' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"
