@@ -179,11 +179,28 @@ def test_the_second_call_is_read_from_the_store_and_shown_again(run, pairs, tmp_
     assert "strongest 10" in again.stdout
 
 
-def test_an_estimate_runs_nothing(run, pairs, tmp_path):
-    for verb in ("heads", "paths"):
-        told = json.loads(run(verb, "--file", str(pairs), "--estimate", "--json").stdout)
-        assert told["stored"] is False
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        (["heads"], 3),
+        (["heads", "--method", "patch", "--layers", "0,2"], 3 * (2 + 2 * 4)),
+        (["heads", "--method", "scale", "--heads", "L0H0", "--alpha=0,1"], 3 * (1 + 2)),
+        (["paths", "--senders", "L0H0,L0H1", "--receivers", "all_heads_q"], 3 * (2 + 2 * 12)),
+        (["knockout", "--keys", "1,last", "--layers", "0-1"], 3 * (1 + 4)),
+    ],
+)
+def test_an_estimate_counts_runs_and_runs_nothing(run, pairs, tmp_path, forwards, words, runs):
+    told = json.loads(run(*words, "--file", str(pairs), "--estimate", "--json").stdout)
+    assert (told["stored"], told["runs"], told["seconds"]) == (False, runs, None)
+    assert forwards == []
     assert not (tmp_path / "store").exists()
+
+
+def test_an_estimate_tells_the_time_from_the_last_run_of_the_method(run, pairs):
+    assert run("heads", "--file", str(pairs)).exit_code == 0
+    told = run("heads", "--file", str(pairs), "--by", "component", "--estimate").stdout
+    assert "3 runs, about" in told
+    assert "stored already" in run("heads", "--file", str(pairs), "--estimate").stdout
 
 
 def test_a_request_in_a_file_gives_the_same_run(run, folder, pairs, tmp_path):

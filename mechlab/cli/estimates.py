@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mechlab.cli.costs import Cost, cost_of
+
 if TYPE_CHECKING:
     from mechlab.models import Model
     from mechlab.prompts import PromptSet
@@ -23,7 +25,7 @@ def show(
     *,
     as_json: bool,
 ) -> None:
-    """Print the number of restored runs, and the time at the speed of the last stored trace.
+    """Print the number of restored runs, and the time at the speed of the last stored one.
 
     Raises:
         MechlabError: what a real run would refuse before its first forward pass.
@@ -35,17 +37,19 @@ def show(
         method.check(model, prompts, **options)
     stored = key in store
     cost = None if stored else _cost(store, method.name, function, model, prompts, options)
+    kind = "restored_runs" if method.name == "causal_trace" else "runs"
     if as_json:
-        about = {"run": key[:12], "stored": stored, "restored_runs": 0, "seconds": 0.0}
+        about = {"run": key[:12], "stored": stored, kind: 0, "seconds": 0.0}
         if not stored:
-            about |= {"restored_runs": cost and cost.runs, "seconds": cost and cost.seconds}
+            about |= {kind: cost and cost.runs, "seconds": cost and cost.seconds}
         print(json.dumps(about))
     elif stored:
         print(f"run {key[:12]} is stored already; showing it computes nothing")
     elif cost is None:
-        print(f"run {key[:12]} is not stored; only causal_trace has an estimate of its time")
+        print(f"run {key[:12]} is not stored; of {method.name} there is no estimate of its time")
     else:
-        print(f"run {key[:12]}: up to {cost.runs:,} restored runs, {_time(cost.seconds)}")
+        runs = f"{cost.runs:,} {kind.replace('_', ' ')}"
+        print(f"run {key[:12]}: up to {runs}, {_time(cost.seconds, method.name)}")
 
 
 def _cost(
@@ -55,13 +59,13 @@ def _cost(
     model: "Model",
     prompts: "PromptSet[Any]",
     options: Mapping[str, Any],
-) -> "TraceCost | None":
+) -> "TraceCost | Cost | None":
     from mechlab.store import trace_cost
 
-    if method != "causal_trace":
-        return None
     defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
     bound = {**defaults, **options}
+    if method != "causal_trace":
+        return cost_of(store, method, model, len(prompts), bound)
     return trace_cost(
         store.find(method=method, model=model.fingerprint),
         sites=1 if isinstance(bound["sites"], str) else len(bound["sites"]),
@@ -80,7 +84,8 @@ def _traced_tokens(model: "Model", fact: Any, positions: str) -> int:
     return len(model.token_strings(fact.prompt))
 
 
-def _time(seconds: float | None) -> str:
+def _time(seconds: float | None, method: str) -> str:
+    what = "trace" if method == "causal_trace" else method
     if seconds is None:
-        return "time unknown before the first trace of this model"
-    return f"about {seconds:,.0f} s at the speed of the last trace"
+        return f"time unknown before the first {what} of this model"
+    return f"about {seconds:,.0f} s at the speed of the last {what}"
