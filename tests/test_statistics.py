@@ -1,5 +1,6 @@
 """Bootstrap intervals cover what they claim, and only with the right clusters."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import stats
 
 from mechlab.errors import OptionError
 from mechlab.statistics import bootstrap_interval
+from mechlab.statistics.intervals import _medians
 
 DRAWS = 2000
 Array = np.ndarray[Any, Any]
@@ -27,12 +29,52 @@ def coverage(interval: xr.Dataset, truth: float = 0.0) -> float:
     return float(((interval.low <= truth) & (truth <= interval.high)).mean())
 
 
-@pytest.mark.parametrize("clusters", [12, 40])
-def test_intervals_cover_clustered_data(clusters: int) -> None:
-    rng = np.random.default_rng(1)
-    array, number = clustered(rng, clusters, rng.integers(1, 4, clusters))
-    interval = bootstrap_interval(array, cluster=list(number), resamples=1000)
+SIZES: dict[str, Callable[[np.random.Generator, int], Array]] = {
+    "equal": lambda rng, n: np.full(n, 4),
+    "ragged": lambda rng, n: rng.integers(1, 6, n),
+    "two of twenty": lambda rng, n: np.r_[np.full(n - 2, 2), 20, 20],
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("clusters", [10, 15, 20, 40])
+@pytest.mark.parametrize("shape", ["normal", "exponential"])
+def test_intervals_cover_a_thousand_clustered_data_sets(
+    shape: str, clusters: int, sizes: str
+) -> None:
+    rng = np.random.default_rng(0)
+    each = SIZES[sizes](rng, clusters)
+    number = np.repeat(np.arange(clusters), each)
+
+    def drawn(count: int) -> Array:
+        normal = shape == "normal"
+        size = (count, 1000)
+        return rng.normal(size=size) if normal else rng.exponential(size=size) - 1
+
+    values = drawn(clusters)[number] + drawn(len(number))
+    interval = bootstrap_interval(
+        xr.DataArray(values, dims=("prompt", "draw")), cluster=list(number), resamples=1000
+    )
     assert 0.93 <= coverage(interval) <= 0.97
+
+
+def test_strongly_skewed_effects_are_covered_too_rarely_as_the_docstring_says() -> None:
+    rng = np.random.default_rng(0)
+    values = np.exp(rng.normal(size=(12, 1000)))
+    interval = bootstrap_interval(xr.DataArray(values, dims=("prompt", "draw")), resamples=1000)
+    assert 0.85 <= coverage(interval, float(np.exp(0.5))) < 0.93
+    in_logs = bootstrap_interval(
+        xr.DataArray(np.log(values), dims=("prompt", "draw")), resamples=1000
+    )
+    assert 0.93 <= coverage(in_logs) <= 0.97
+
+
+def test_few_clusters_are_covered_when_effects_are_normal() -> None:
+    rng = np.random.default_rng(1)
+    for clusters in (4, 6):
+        array, number = clustered(rng, clusters, np.full(clusters, 3))
+        interval = bootstrap_interval(array, cluster=list(number), resamples=1000)
+        assert 0.93 <= coverage(interval) <= 0.99
 
 
 def test_ignoring_the_clusters_covers_too_little() -> None:
@@ -91,15 +133,13 @@ def test_labels_of_clusters_may_be_a_coordinate() -> None:
 def test_the_seed_decides_and_the_chunks_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     array = xr.DataArray(np.random.default_rng(7).normal(size=(10, 9)), dims=("prompt", "layer"))
     once = bootstrap_interval(array)
-    monkeypatch.setattr("mechlab.statistics._CELLS", 4)
+    monkeypatch.setattr("mechlab.statistics.intervals._CELLS", 4)
     again = bootstrap_interval(array)
     assert_allclose(once.low, again.low, rtol=1e-12)
     assert not np.allclose(once.low, bootstrap_interval(array, seed=1).low)
 
 
 def test_weighted_medians_are_those_of_the_repeated_values() -> None:
-    from mechlab.statistics import _medians
-
     values = np.array([[3.0], [1.0], [np.nan], [2.0]])
     weights = np.array([[1.0, 1, 2, 2], [2, 2, 0, 0], [0, 0, 4, 0]])
     assert_array_equal(_medians(values, weights)[:, 0], [2.0, 2.0, np.nan])

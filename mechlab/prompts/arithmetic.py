@@ -67,7 +67,7 @@ ARITHMETIC_TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType(_TEMPLATE
 """Questions by formula. Templates of the same number and as many operands differ in the operation
 only, so that `change="operation"` exchanges the word for it."""
 
-TRIES = 2000
+TRIES = 1000
 """So many draws are made for one pair before it is given up."""
 
 _OPERATIONS: dict[type[ast.operator], Callable[[int, int], int | None]] = {

@@ -1,26 +1,40 @@
 """Intervals for averages over prompts: the clustered bootstrap.
 
-Prompts that share a subject or a template are not independent; give their label as `cluster`, and
-whole clusters are drawn. Percentile intervals are too narrow for few clusters; they are widened as
-Hesterberg proposes (What Teachers Should Know About the Bootstrap, 2015, section 3.3), which makes
-them as wide as the t interval when the mean is normal.
+Two intervals of the mean are known to fail in opposite cases. The symmetric studentised bootstrap
+(Hall 1988) is right for clusters of similar sizes, also when effects are skewed or heavy-tailed; it
+is too short where one or two clusters hold most of the prompts. The percentile interval, expanded
+as Hesterberg proposes (What Teachers Should Know About the Bootstrap, 2015, section 3.3), is right
+there and too short for skewed effects. The interval here reaches as far as either, on each side.
+
+Simulated at 95 % (1,000 data sets each; an effect of the cluster as large as that of the prompt;
+clusters of equal, ragged or Zipf-like sizes, or two of ten times the size of the others): from 10
+clusters on it covers 93 to 97 % of normal and exponential data, 95 to 98 % of heavy-tailed ones
+(Student, 3 degrees of freedom). **It stops holding** with fewer clusters, where 4 to 9 give 92 to
+99 % and 2 or 3 as little as 87 %, and for strongly skewed effects such as log-normal ones (90 to
+93 % at 10 to 20 clusters): take their logarithms or their median.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
-from mechlab.errors import OptionError
+from mechlab.statistics.clusters import (
+    Array,
+    Cells,
+    cluster_sums,
+    refuse,
+    wrong_choice,
+    wrong_count,
+    wrong_dim,
+)
 
 __all__ = ["bootstrap_interval"]
 
-_CELLS = 4096
+_CELLS = 1024
 """So many cells are resampled at a time, to bound memory (resamples x cells numbers)."""
-
-Array = np.ndarray[Any, Any]
 
 
 def bootstrap_interval(
@@ -35,8 +49,10 @@ def bootstrap_interval(
 ) -> xr.Dataset:
     """Return the interval of an average over `dim`, as `low` and `high` without that axis.
 
-    NaN cells are left out, for each of the other axes separately. A cell with fewer than two
-    clusters has no interval (NaN).
+    Means: the symmetric studentised bootstrap over clusters, widened to the expanded percentile
+    interval where that reaches further. Medians: the expanded percentile interval. NaN cells are
+    left out, for each of the other axes separately. A cell with fewer than two clusters has no
+    interval (NaN); with two or three Student's t takes the place of the studentised bootstrap.
 
     Args:
         array: any axes, among them `dim`.
@@ -52,40 +68,81 @@ def bootstrap_interval(
         OptionError: when the axis or the clusters do not fit the array, or a number is out of
             range.
     """
-    _check(array, dim, confidence, resamples, statistic)
-    number = _cluster_numbers(array, dim, cluster)
-    flat = array.transpose(dim, ...).astype(float)
-    values = flat.values.reshape(flat.sizes[dim], -1)
-    bounds = _bounds(values, number, confidence, resamples, seed, statistic)
-    frame = flat.isel({dim: 0}, drop=True)
-    low, high = (frame.copy(data=bound.reshape(frame.shape)) for bound in bounds)
+    problems = wrong_dim(array, dim) + wrong_count("resamples", resamples)
+    if not 0 < confidence < 1:
+        problems.append(f"confidence={confidence!r}, allowed: between 0 and 1")
+    problems += wrong_choice("statistic", statistic, ("mean", "median"))
+    refuse("bootstrap_interval", problems)
+    cells = Cells(array, dim, cluster)
+    draws = np.random.default_rng(seed).multinomial(
+        cells.clusters, np.full(cells.clusters, 1 / cells.clusters), size=resamples
+    )
+    bounds = np.full((2, cells.values.shape[1]), np.nan)
+    for start in range(0, cells.values.shape[1], _CELLS):
+        part = slice(start, start + _CELLS)
+        values = cells.values[:, part]
+        if statistic == "mean":
+            sums, counts = cluster_sums(values, cells.number, cells.clusters)
+            bounds[:, part] = _mean_bounds(sums, counts, draws.astype(float), confidence)
+        else:
+            _, counts = cluster_sums(values, cells.number, cells.clusters)
+            medians = _medians(values, draws[:, cells.number].astype(float))
+            bounds[:, part] = _expanded(medians, (counts > 0).sum(axis=0), confidence)
+    low, high = map(cells.array, bounds)
     about = {"confidence": confidence, "resamples": resamples, "statistic": statistic}
     return xr.Dataset({"low": low, "high": high}, attrs=about)
 
 
-def _bounds(
-    values: Array, number: Array, confidence: float, resamples: int, seed: int, statistic: str
-) -> Array:
-    """Return lower and upper bounds, axes (bound, cell)."""
-    clusters = int(number.max()) + 1
-    draws = np.random.default_rng(seed).multinomial(
-        clusters, np.full(clusters, 1 / clusters), size=resamples
+def _mean_bounds(sums: Array, counts: Array, draws: Array, confidence: float) -> Array:
+    """Return lower and upper bounds `[bound, cell]` from sums and counts `[cluster, cell]`."""
+    held = (counts > 0).sum(axis=0)
+    if (counts == counts[:, :1]).all():
+        counts = counts[:, :1]  # no value is missing: products with counts are done once
+    total = counts.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = sums.sum(axis=0) / total
+        residual = np.where(np.isnan(mean), 0.0, sums - mean * counts)
+        weight = draws @ counts  # sample, cell
+        shift = (draws @ residual) / weight
+        squares = draws @ residual**2 - 2 * shift * (draws @ (residual * counts))
+        squares += shift**2 * (draws @ counts**2)
+        spread = np.sqrt(np.maximum(squares, 0)) / weight
+        error = np.sqrt((residual**2).sum(axis=0)) / total
+        reach = error * _critical(shift, spread, error, held, confidence)
+    low, high = _expanded(mean + shift, held, confidence)
+    return np.where(
+        held > 1, [np.minimum(low, mean - reach), np.maximum(high, mean + reach)], np.nan
     )
-    weights = draws[:, number].astype(float)  # sample, entry
-    average = _means if statistic == "mean" else _medians
-    bounds = np.full((2, values.shape[1]), np.nan)
-    for start in range(0, values.shape[1], _CELLS):
-        part = slice(start, start + _CELLS)
-        held = _clusters_with_value(values[:, part], number, clusters)
-        bounds[:, part] = _quantiles(average(values[:, part], weights), held, confidence)
+
+
+def _critical(shift: Array, spread: Array, error: Array, held: Array, confidence: float) -> Array:
+    """Return the quantile of the studentised shift's magnitude, `[cell]`.
+
+    Samples that drew one cluster only have no spread, and count as infinitely far. Where there are
+    so many of them that the quantile is infinite (two or three clusters), Student's t serves.
+    """
+    tiny = 1e-9 * error  # rounding leaves a spread of that order
+    with np.errstate(invalid="ignore", divide="ignore"):
+        far = np.abs(shift) / np.where(spread > tiny, spread, 0.0)
+    far = np.where(np.isnan(far) & ~np.isnan(shift), np.inf, far)
+    student = stats.t.ppf((1 + confidence) / 2, np.maximum(held - 1, 1))
+    if np.isnan(far).any():
+        quantile = np.nanquantile(np.where(held > 1, far, 0.0), confidence, axis=0, method="higher")
+    else:
+        quantile = np.quantile(far, confidence, axis=0, method="higher")
+    return np.where(np.isfinite(quantile), quantile, student)
+
+
+def _expanded(averages: Array, held: Array, confidence: float) -> Array:
+    """Return the expanded percentile bounds `[bound, cell]` of averages `[sample, cell]`."""
+    bounds = np.full((2, averages.shape[1]), np.nan)
+    for count in np.unique(held[held > 1]):
+        cells = held == count
+        # Hesterberg: the t quantile, and the resampled variance is (count - 1) / count too small
+        reach = np.sqrt(count / (count - 1)) * stats.t.ppf((1 + confidence) / 2, count - 1)
+        probabilities = [stats.norm.cdf(-reach), stats.norm.cdf(reach)]
+        bounds[:, cells] = np.nanquantile(averages[:, cells], probabilities, axis=0)
     return bounds
-
-
-def _means(values: Array, weights: Array) -> Array:
-    there = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):  # a sample may hold no entry of a cell
-        means: Array = (weights @ np.where(there, values, 0.0)) / (weights @ there)
-    return means
 
 
 def _medians(values: Array, weights: Array) -> Array:
@@ -101,63 +158,3 @@ def _medians(values: Array, weights: Array) -> Array:
         middle = column[order][np.array(pair)].mean(axis=0)
         medians[:, cell] = np.where(below[:, -1] > 0, middle, np.nan)
     return medians
-
-
-def _clusters_with_value(values: Array, number: Array, clusters: int) -> Array:
-    held = np.zeros((clusters, values.shape[1]), dtype=bool)
-    np.logical_or.at(held, number, ~np.isnan(values))
-    counts: Array = held.sum(axis=0)
-    return counts
-
-
-def _quantiles(averages: Array, held: Array, confidence: float) -> Array:
-    bounds = np.full((2, averages.shape[1]), np.nan)
-    for count in np.unique(held[held > 1]):
-        cells = held == count
-        # Hesterberg: the t quantile, and the resampled variance is (count - 1) / count too small
-        reach = np.sqrt(count / (count - 1)) * stats.t.ppf((1 + confidence) / 2, count - 1)
-        probabilities = [stats.norm.cdf(-reach), stats.norm.cdf(reach)]
-        bounds[:, cells] = np.nanquantile(averages[:, cells], probabilities, axis=0)
-    return bounds
-
-
-def _cluster_numbers(
-    array: xr.DataArray, dim: str, cluster: str | Sequence[object] | None
-) -> Array:
-    if cluster is None:
-        return np.arange(array.sizes[dim])
-    if isinstance(cluster, str):
-        if cluster not in array.coords or array.coords[cluster].dims != (dim,):
-            raise OptionError(
-                f"cluster={cluster!r} is not a coordinate of ({dim}).\n"
-                f"  Allowed: {', '.join(n for n in _along(array, dim)) or 'none on this array'}, "
-                f"or one label per {dim}.\n  Assign the coordinate, or give the labels."
-            )
-        cluster = array.coords[cluster].values.tolist()
-    if len(cluster) != array.sizes[dim]:
-        raise OptionError(
-            f"cluster has {len(cluster)} labels for {array.sizes[dim]} entries of {dim}.\n"
-            "  Allowed: one label per entry.\n  Give the labels of this array."
-        )
-    known: dict[object, int] = {}
-    return np.array([known.setdefault(label, len(known)) for label in cluster])
-
-
-def _along(array: xr.DataArray, dim: str) -> list[str]:
-    return [repr(name) for name, coord in array.coords.items() if coord.dims == (dim,)]
-
-
-def _check(
-    array: xr.DataArray, dim: str, confidence: float, resamples: int, statistic: str
-) -> None:
-    problems = []
-    if dim not in array.dims or not array.sizes[dim]:
-        problems.append(f"dim={dim!r}, allowed: an axis with entries, of {tuple(array.dims)}")
-    if not 0 < confidence < 1:
-        problems.append(f"confidence={confidence!r}, allowed: between 0 and 1")
-    if resamples < 1:
-        problems.append(f"resamples={resamples!r}, allowed: 1 or more (2000 is usual)")
-    if statistic not in ("mean", "median"):
-        problems.append(f"statistic={statistic!r}, allowed: 'mean', 'median'")
-    if problems:
-        raise OptionError(f"bootstrap_interval cannot use {'; '.join(problems)}. Correct these.")

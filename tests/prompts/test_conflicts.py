@@ -13,7 +13,7 @@ forms = pytest.mark.parametrize("form", CONFLICT_FORMS)
 
 @forms
 def test_the_answer_is_in_the_context_and_the_wrong_answer_in_the_world(form: str) -> None:
-    for pair in conflicts(40, relations=RELATIONS, form=form):  # type: ignore[arg-type]
+    for pair in conflicts(24, relations=RELATIONS, form=form):  # type: ignore[arg-type]
         about = dict(pair.about)
         country, relation = BY_NAME[str(about["country"])], str(about["relation"])
         assert country.answer(relation) == pair.wrong_answer != pair.answer
@@ -29,7 +29,7 @@ def test_the_answer_is_in_the_context_and_the_wrong_answer_in_the_world(form: st
 
 @forms
 def test_corrupted_prompts_say_the_same_of_another_country_with_other_answers(form: str) -> None:
-    for pair in conflicts(40, relations=RELATIONS, form=form):  # type: ignore[arg-type]
+    for pair in conflicts(24, relations=RELATIONS, form=form):  # type: ignore[arg-type]
         name, stated = (
             next(pair.corrupted[a:b] for place, a, b in pair.corrupted_places if place == wanted)
             for wanted in ("country", "stated")
@@ -44,7 +44,7 @@ def test_corrupted_prompts_say_the_same_of_another_country_with_other_answers(fo
 
 
 def test_no_answer_can_be_copied_from_its_countrys_name() -> None:
-    for pair in conflicts(None, relations=RELATIONS, templates=0):
+    for pair in conflicts(None, relations=("capital", "language"), templates=0):
         country = str(dict(pair.about)["country"])
         assert not {*pair.answer.split(), *pair.wrong_answer.split()} & set(country.split())
 
