@@ -81,6 +81,12 @@ class Checks:
     padding_exact: bool = True
     resumes_inside: bool = False
 
+    def __str__(self) -> str:
+        """Return one line per check, and the sites that may be used."""
+        lines = [f"{'ok    ' if c.passed else 'FAILED'} {c.name}: {c.detail}" for c in self.results]
+        proven = ", ".join(name for name in self.sites if self.usable(name))
+        return "\n".join([*lines, f"proven sites: {proven}"])
+
     def usable(self, site: str) -> bool:
         """Return whether a site may be used on this model."""
         return site in self.sites and self.sites[site].verified
