@@ -143,7 +143,7 @@ def test_probe_texts_have_equal_length_and_no_word_in_common(toy_model: ToyModel
 
 
 def test_the_outcome_prints_as_a_line_per_check_and_the_proven_sites(toy_model: ToyModel) -> None:
-    checks = verify(toy_model("neox"))
+    checks = engine.verify(toy_model("neox"))
     *lines, proven = str(checks).splitlines()
     assert len(lines) == len(checks.results) and all(line.startswith("ok ") for line in lines)
     assert proven.startswith("proven sites: embed, resid_pre, q") and "resid_mid" not in proven
