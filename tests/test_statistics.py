@@ -69,6 +69,20 @@ def test_strongly_skewed_effects_are_covered_too_rarely_as_the_docstring_says() 
     assert 0.93 <= coverage(in_logs) <= 0.97
 
 
+def test_two_and_three_clusters_have_the_interval_of_students_t() -> None:
+    rng = np.random.default_rng(2)
+    for clusters in (2, 3):
+        values = 5 + 0.1 * rng.normal(size=(clusters * 4, 50))
+        number = np.repeat(np.arange(clusters), 4)
+        interval = bootstrap_interval(
+            xr.DataArray(values, dims=("prompt", "draw")), cluster=list(number), resamples=500
+        )
+        means = values.reshape(clusters, 4, 50).mean(axis=1)
+        reach = stats.t.ppf(0.975, clusters - 1) * means.std(axis=0, ddof=1) / np.sqrt(clusters)
+        assert_allclose(interval.high - means.mean(axis=0), reach, rtol=1e-6)
+        assert_allclose(means.mean(axis=0) - interval.low, reach, rtol=1e-6)
+
+
 def test_few_clusters_are_covered_when_effects_are_normal() -> None:
     rng = np.random.default_rng(1)
     for clusters in (4, 6):

@@ -121,11 +121,13 @@ def _critical(shift: Array, spread: Array, error: Array, held: Array, confidence
     Samples that drew one cluster only have no spread, and count as infinitely far. Where there are
     so many of them that the quantile is infinite (two or three clusters), Student's t serves.
     """
-    tiny = 1e-9 * error  # rounding leaves a spread of that order
+    tiny = 1e-6 * (np.abs(shift) + error)  # rounding leaves a spread below that
     with np.errstate(invalid="ignore", divide="ignore"):
         far = np.abs(shift) / np.where(spread > tiny, spread, 0.0)
     far = np.where(np.isnan(far) & ~np.isnan(shift), np.inf, far)
-    student = stats.t.ppf((1 + confidence) / 2, np.maximum(held - 1, 1))
+    freedom = np.maximum(held - 1, 1)
+    # The error has no factor clusters / (clusters - 1), which cancels in the studentised shift.
+    student = np.sqrt((freedom + 1) / freedom) * stats.t.ppf((1 + confidence) / 2, freedom)
     if np.isnan(far).any():
         quantile = np.nanquantile(np.where(held > 1, far, 0.0), confidence, axis=0, method="higher")
     else:
