@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ def claims(study_file: StudyFile) -> ModuleType:
     return study_file("capital_conflicts", "capital_claims")
 
 
+@cache
 def pairs_of(form: str) -> tuple[ml.prompts.PromptSet, ml.prompts.PromptSet]:
     return ml.split_pairs(ml.prompts.capital_conflicts(90, form=form))  # type: ignore[arg-type]
 
