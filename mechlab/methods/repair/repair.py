@@ -188,7 +188,8 @@ def self_repair(
     found: list[_Effects] = []
     with model.lock, torch.no_grad():
         readout = linear_readout(model)
-        values = plan.stand_ins.values(model, plan.ablated)
+        prompts_run = zip(plan.texts, plan.lengths, strict=True)
+        values = plan.stand_ins.values(model, plan.ablated, prompts_run)
         for effects in _effects(model, readout, modules, plan, values, max_batch or AT_ONCE):
             found.append(effects)
             if progress is not None:

@@ -1,7 +1,7 @@
 """What stands in for an ablated output, as vectors: zeros, a mean, or values of other prompts."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -104,18 +104,23 @@ class StandIns:
         others = self._others(text, length)
         return [others[i] for i in random.permutation(len(others))[: self.draws]]
 
-    def values(self, model: "Model", places: Sequence[Place]) -> "Values":
-        """Run the reference and keep what may be written."""
+    def values(
+        self, model: "Model", places: Sequence[Place], prompts: Iterable[tuple[str, int]]
+    ) -> "Values":
+        """Run what of the reference is read for prompts (text, tokens), and keep its outputs."""
         kept: dict[int, dict[Place, Tensor]] = {}
-        if not self.texts:
+        used: Sequence[int] = range(len(self.texts))
+        if self.kind == "resample":
+            used = sorted({other for prompt in prompts for other in self.drawn(*prompt)})
+        if not used:
             return Values(self, kept, {})
         sums = dict.fromkeys(places, torch.zeros(model.d_model, dtype=torch.float64))
         count = 0
-        for recording in engine.record(model, [Base(text) for text in self.texts], places):
+        for recording in engine.record(model, [Base(self.texts[i]) for i in used], places):
             last = slice(-1, None) if self.where == "last" else slice(None)
             found = {place: value[last].cpu() for place, value in recording.values.items()}
             if self.kind == "resample":
-                kept[recording.base] = found
+                kept[used[recording.base]] = found
             for place, value in found.items():
                 sums[place] = sums[place] + value.double().sum(0)
             count += len(next(iter(found.values())))
