@@ -106,7 +106,7 @@ def named_metric(metric: str | Metric) -> Metric:
     Raises:
         OptionError: when no metric has that name.
     """
-    if not isinstance(metric, str):
+    if callable(metric):
         return metric
     if metric not in METRICS:
         raise OptionError(f"unknown metric {metric!r}. Metrics: {', '.join(METRICS)}.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,8 +49,9 @@ class Positions:
             return named[given]
         if isinstance(given, Iterable) and not isinstance(given, str):
             listed = tuple(given)
-            if listed and all(type(p) is int for p in listed) and len(set(listed)) == len(listed):
-                return cls(False, listed)
+            whole = all(isinstance(p, Integral) and not isinstance(p, bool) for p in listed)
+            if listed and whole and len(set(listed)) == len(listed):
+                return cls(False, tuple(int(p) for p in listed))
         raise OptionError(
             f"positions={given!r:.60}. Allowed: 'all' (together), 'each' (one by one), 'last', or "
             "a list of different whole numbers, negative ones counted from the end."
@@ -65,10 +67,10 @@ class Positions:
         return [(pos,) for pos in range(length)] if self.each else [self.listed]
 
     def check(self, lengths: Sequence[int]) -> None:
-        """Refuse positions that a prompt does not have.
+        """Refuse positions that a prompt does not have, or that name one token of it twice.
 
         Raises:
-            PromptError: naming every prompt that is too short.
+            PromptError: naming every prompt that is too short, or where two positions meet.
         """
         listed = self.listed or ()
         short = [
@@ -81,6 +83,17 @@ class Positions:
                 f"positions {list(listed)} do not exist in {len(short)} of {len(lengths)} prompts: "
                 f"{', '.join(short)}. Allowed: positions that every prompt has. Give other ones, "
                 "or count from the end with negative numbers."
+            )
+        meeting = [
+            f"#{i} ({length} tokens)"
+            for i, length in enumerate(lengths)
+            if len({pos % length for pos in listed}) < len(listed)
+        ]
+        if meeting:
+            raise PromptError(
+                f"positions {list(listed)} name one token twice in {len(meeting)} of "
+                f"{len(lengths)} prompts: {', '.join(meeting)}. Allowed: different tokens. Count "
+                "all positions from the start, or all from the end."
             )
 
 

@@ -103,9 +103,11 @@ def _targets(
             f"{', '.join(without[:10])}.\n  Allowed: facts with a target, or "
             "metric='kl_divergence'.\n  Give each the word that is expected to follow."
         )
-    found = model.answer_tokens(
-        [facts[i].prompt for i in having], [facts[i].target for i in having]
-    )
+    found: Sequence[Sequence[int]] = []
+    if having:
+        found = model.answer_tokens(
+            [facts[i].prompt for i in having], [facts[i].target for i in having]
+        )
     targets: list[tuple[int, ...]] = [(0,)] * len(facts)
     for index, ids in zip(having, found, strict=True):
         targets[index] = ids[:1]

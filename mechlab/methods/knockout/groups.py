@@ -1,6 +1,7 @@
 """Groups of tokens by what they are in the prompt: the ends of attention edges."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from mechlab.errors import OptionError, PromptError
@@ -70,10 +71,12 @@ def resolve(
         here: dict[str, tuple[int, ...]] = {}
         for label, group in groups.items():
             positions = _positions(model, prompt, group, length)
+            if not isinstance(positions, str):
+                positions = tuple(sorted(set(positions))) or "it holds no token"
             if isinstance(positions, str):
                 problems.append(f"  #{index} {prompt.text!r:.60}: {label!r}: {positions}")
             else:
-                here[label] = tuple(sorted(set(positions)))
+                here[label] = positions
         found.append(here)
     if problems:
         raise PromptError(
@@ -132,6 +135,8 @@ def _is_word(text: str, start: int, end: int) -> bool:
 def _group(given: object, option: str) -> Group:
     if isinstance(given, str) and given in GROUPS:
         return given
+    if isinstance(given, Sized) and len(given) == 0:
+        raise OptionError(f"{option}: {given!r:.60} holds no token. {_allowed()}")
     if _are_numbers(given):
         return tuple(int(pos) for pos in given)  # type: ignore[attr-defined]
     raise OptionError(f"{option}: {given!r:.60} is not a group of tokens. {_allowed()}")
@@ -140,7 +145,7 @@ def _group(given: object, option: str) -> Group:
 def _are_numbers(given: object) -> bool:
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
         return False
-    return all(isinstance(pos, int) and not isinstance(pos, bool) for pos in given)
+    return all(isinstance(pos, Integral) and not isinstance(pos, bool) for pos in given)
 
 
 def _allowed() -> str:

@@ -1,0 +1,52 @@
+"""Options that several methods read in the same way: positions, token groups, metrics, targets."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import mechlab as ml
+
+ToyModel = Callable[..., ml.Model]
+PAIR = ml.prompts.PromptPair("The capital of Italy is", "The capital of Spain is", "Rome", "Madrid")
+
+
+def test_one_token_named_from_both_ends_is_refused(toy_model: ToyModel) -> None:
+    model = toy_model("llama")
+    length = len(model.token_strings(PAIR.clean))
+    for call in (
+        lambda at: ml.scale_heads(model, PAIR, heads=["L1H2"], alpha=[2.0], positions=at),
+        lambda at: ml.attribution_patch(model, PAIR, positions=at),
+        lambda at: ml.ablate(model, PAIR, positions=at),
+    ):
+        with pytest.raises(ml.PromptError, match="name one token twice in 1 of 1 prompts"):
+            call([length - 1, -1])
+        one = call(np.array([length - 1]))
+        xr.testing.assert_allclose(one.effect, call([-1]).effect)
+
+
+def test_facts_without_targets_are_ablated_by_divergence(toy_model: ToyModel) -> None:
+    model = toy_model("gpt2")
+    fact = ml.prompts.Fact("The capital of France is", "France")
+    found = ml.ablate(model, fact, metric="kl_divergence")
+    assert float(found.effect.max()) > 0
+    assert ml.logit_lens(model, fact).probability.notnull().any()
+
+
+@pytest.mark.parametrize("keys", [[], {"a": []}, {"a": np.array([], int)}])
+def test_an_edge_set_without_tokens_is_refused(keys: object, toy_model: ToyModel) -> None:
+    model = toy_model("gpt2")
+    fact = ml.prompts.Fact("The capital of France is", "France", "Paris")
+    with pytest.raises(ml.OptionError, match="holds no token"):
+        ml.knockout(model, fact, keys=keys)
+    with pytest.raises(ml.OptionError, match="holds no token"):
+        ml.knockout(model, fact, keys="subject", queries=[])
+    given = ml.knockout(model, fact, keys=np.array([1, 2]))
+    assert given.effect.equals(ml.knockout(model, fact, keys=[1, 2]).effect)
+
+
+def test_a_metric_that_is_neither_name_nor_function_is_refused(toy_model: ToyModel) -> None:
+    for metric in (None, 3):
+        with pytest.raises(ml.OptionError, match="unknown metric"):
+            ml.activation_patch(toy_model("gpt2"), PAIR, metric=metric)
