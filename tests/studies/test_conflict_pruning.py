@@ -165,6 +165,13 @@ def test_heads_that_stand_out_are_found_again_on_few_pairs(
     assert [text for _, text in report.roles(turned)] == ["4", "4"]
 
 
+class Unstored:
+    """A store that keeps nothing and hands the whole set to the method: quick."""
+
+    def run(self, function: Callable[..., xr.Dataset], *args: Any, **options: Any) -> xr.Dataset:
+        return function(*args, **options)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "neox", "llama"])
 def test_every_family_reaches_its_verdicts(
     family: str,
@@ -174,8 +181,8 @@ def test_every_family_reaches_its_verdicts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("MECHLAB_CACHE", str(tmp_path / "cache"))
     study = study_file("conflict_pruning", "study")
+    monkeypatch.setattr(study.ml, "Store", Unstored)
     arguments = ["--model", str(model_folder(family, "bpe")), "--count", "20", "--curve", "1", "2"]
     arguments += ["--controls", "1", "--forms", "--relations"]
     # Paragraphs do not fit into the context of the toys; a short wording takes their place.
