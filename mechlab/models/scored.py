@@ -110,7 +110,7 @@ def _targets(
         )
     targets: list[tuple[int, ...]] = [(0,)] * len(facts)
     for index, ids in zip(having, found, strict=True):
-        targets[index] = ids[:1]
+        targets[index] = (ids[0],)
     return tuple(targets)
 
 
