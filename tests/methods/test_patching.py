@@ -273,12 +273,13 @@ def test_pairs_that_do_not_align_are_all_named(toy_model: ToyModel) -> None:
         assert "#0" not in str(refused.value)
 
 
+@pytest.mark.filterwarnings("ignore:.* answers have several tokens")  # said once per model
 def test_answers_that_share_their_first_token_are_all_named(toy_model: ToyModel) -> None:
     model = toy_model("gpt2", "bpe")
     clean, corrupted = "The capital of France is", "The capital of France is"
     alike = PromptPair(clean, corrupted, "Zanzibar", "Zanzib")
     other = PromptPair(clean, corrupted, "Paris", "London")
-    with pytest.warns(UserWarning), pytest.raises(PromptError, match="1 of 2 pairs") as refused:
+    with pytest.raises(PromptError, match="1 of 2 pairs") as refused:
         activation_patch(model, [other, alike])
     assert "#1 'Zanzibar'" in str(refused.value)
 
