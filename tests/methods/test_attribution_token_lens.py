@@ -1,6 +1,7 @@
 """What the Token Lens must show (arXiv 2502.20475): a partition of what attention brings."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import circuits
@@ -145,22 +146,23 @@ def test_words_at_places_and_in_notes_can_be_decoded(toy_model: ToyModel) -> Non
     assert other.source.values.tolist() == ["last", "other", "second"]
 
 
-def test_stored_prompt_by_prompt_it_is_what_a_whole_run_gives(
-    toy_model: ToyModel, tmp_path: Any
-) -> None:
-    """Also where later prompts have more places than earlier ones, as when answers are listed."""
+def test_the_store_gives_what_the_direct_call_gives(toy_model: ToyModel, tmp_path: Any) -> None:
+    """Also where prompts have more places than others, or begin with other ones."""
     model = toy_model("gpt2")
     listed = [
         PromptPair("Ann went to", "Bob went to", "w1", "w2", places=(("who", 0, 3),)),
         PromptPair("Ann went to Rome and", "Bob went to Rome and", "w3", "w4",
                    places=(("who", 0, 3), ("first", 12, 16))),
     ]  # fmt: skip
-    for prompts in (FACTS, listed):
-        stored, whole = Store(tmp_path).run(token_lens, model, prompts), lens(model, prompts)
-        assert stored.source.values.tolist() == whole.source.values.tolist()
-        for name in ("source_logit", "attention_logit", "mlp_logit", "bias_logit"):
-            np.testing.assert_allclose(stored[name], whole[name], atol=2e-5)
-    assert np.isnan(whole.source_logit.sel(source="first")[0]).all()
+    other = PromptPair("In Rome Ann went to", "In Cairo Ann went to", "w3", "w4",
+                       places=(("first", 3, 7), ("who", 8, 11)))  # fmt: skip
+    for prompts in (FACTS, listed, [listed[0], other], [other, listed[0]]):
+        whole = lens(model, prompts)
+        for stored in (Store(tmp_path).run(token_lens, model, prompts) for _ in range(2)):
+            xr.testing.assert_allclose(stored, whole, atol=2e-5)
+            assert stored.source_tokens.dtype == whole.source_tokens.dtype
+    assert whole.source.values.tolist() == ["last", "other", "first", "who"]
+    assert np.isnan(whole.source_logit.sel(source="first")[1]).all()
 
 
 def test_what_cannot_be_grouped_is_refused(toy_model: ToyModel) -> None:
@@ -183,3 +185,18 @@ def test_what_cannot_be_grouped_is_refused(toy_model: ToyModel) -> None:
     with pytest.raises(OptionError, match="centred='yes'"):
         lens(model, centred="yes")
     assert toys.N_LAYERS == lens(model).sizes["layer"]
+
+
+def test_prompts_with_different_places_are_stored_as_they_are_computed(
+    toy_model: ToyModel, tmp_path: Path
+) -> None:
+    model = toy_model("gpt2")
+    pairs = [
+        PromptPair("Mary gave Bob", "Mary gave Ann", "w1", "w2", places=(("io", 0, 4),)),
+        PromptPair("Rome is in", "Oslo is in", "w1", "w2", places=(("city", 0, 4),)),
+    ]
+    direct, stored = lens(model, pairs), Store(tmp_path).run(token_lens, model, pairs)
+    assert {"io", "city"} <= set(direct.source.values.tolist())
+    for name in direct.data_vars:
+        xr.testing.assert_equal(stored[name], direct[name])
+        assert stored[name].dtype == direct[name].dtype

@@ -44,7 +44,13 @@ def _check_all(model: "Model", prompts: PromptSet[Any], **options: Any) -> None:
 _PREPARED: dict[str, Any] = {"groups": None, "decode": (), "run": "clean"}
 
 
-@analysis(version=1, prompt_kind="any", default_plot="lines", check=_check_all)
+@analysis(
+    version=1,
+    prompt_kind="any",
+    default_plot="lines",
+    per_prompt=False,  # the groups of a set are those of all its prompts
+    check=_check_all,
+)
 def token_lens(
     model: "Model",
     prompts: PromptSet[Any] | Sequence[Fact] | Sequence[PromptPair] | Fact | PromptPair,
