@@ -34,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         circuit = read_circuit(options.circuit)
-        pairs = ml.prompts.ioi(options.count, options.seed, model=model)
+        check_shape(model, circuit)
+        words = read_words(options.words)
+        pairs = ml.prompts.ioi(options.count, options.seed, model=model, words=words)
         finding, pages = study(model, pairs, circuit, options)
-    except (ml.MechlabError, OSError, ValueError) as error:
+    except (ml.MechlabError, OSError, TypeError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     print(finding.markdown())
@@ -51,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--model", default="gpt2", help="hub name, or a folder with the weights")
     add("--circuit", type=Path, help="JSON: expected heads by class; default: the 26 published")
+    add("--words", type=Path, help="JSON: templates, names, places, objects; default: our own")
     add("--count", type=int, default=96, help="pairs of prompts")
     add("--seed", type=int, default=0, help="of prompts and untrained weights")
     add("--device", default="auto")
@@ -73,13 +76,16 @@ def read_circuit(path: Path | None) -> Circuit:
     return {name: tuple(ml.heads(*listed)) for name, listed in given.items()}
 
 
-def study(
-    model: ml.Model,
-    pairs: ml.prompts.PromptSet,
-    circuit: Circuit,
-    options: argparse.Namespace,
-) -> tuple[ml.claims.Finding, list[Path]]:
-    """Patch the paths of every stage, on the model and on an untrained one; test the claims."""
+def read_words(path: Path | None) -> ml.prompts.IoiWords:
+    """Return what prompts are made of."""
+    if path is None:
+        return ml.prompts.IOI_WORDS
+    given = json.loads(path.read_text(encoding="utf-8"))
+    return ml.prompts.IoiWords(**{name: tuple(listed) for name, listed in given.items()})
+
+
+def check_shape(model: ml.Model, circuit: Circuit) -> None:
+    """Refuse a circuit that the model does not have room for."""
     outside = [
         str(head)
         for heads in circuit.values()
@@ -92,6 +98,15 @@ def study(
             f"names {', '.join(outside)}. The published heads are those of GPT-2 small (12 layers "
             "of 12 heads). Use its weights, or give this model's heads with --circuit."
         )
+
+
+def study(
+    model: ml.Model,
+    pairs: ml.prompts.PromptSet,
+    circuit: Circuit,
+    options: argparse.Namespace,
+) -> tuple[ml.claims.Finding, list[Path]]:
+    """Patch the paths of every stage, on the model and on an untrained one; test the claims."""
     found = measure(model, pairs, circuit)
     beside = measure(ml.untrained(model, options.seed), pairs, circuit)
     rows = [("stage", "expected", "found")]
@@ -137,14 +152,14 @@ def measure(model: ml.Model, pairs: ml.prompts.PromptSet, circuit: Circuit) -> S
     }
     if movers:
         stages["backup name movers"] = _rise_without(model, pairs, movers)
-        queries = tuple(_receiver("q", head) for head in movers)
+        queries = tuple(ml.Site("q", layer=head.layer, head=head.head) for head in movers)
         stages["S-inhibition"] = _by_head(_paths(model, pairs, [queries], "last"), model)
     if inhibition:
-        inputs = tuple(_receiver(name, head) for head in inhibition for name in ("k", "v"))
+        inputs = _keys_and_values(model, inhibition)
         found = _paths(model, pairs, [inputs], places["s2"])
         stages["induction and duplicate token"] = _by_head(found, model)
     if late := tuple(head for head in earlier if head.layer > 0):
-        inputs = tuple(_receiver(name, head) for head in late for name in ("k", "v"))
+        inputs = _keys_and_values(model, late)
         found = _paths(model, pairs, [inputs], places["s1_next"])
         stages["previous token"] = _by_head(found, model)
     scale = float(metric.mean())
@@ -156,8 +171,11 @@ def measure(model: ml.Model, pairs: ml.prompts.PromptSet, circuit: Circuit) -> S
     )
 
 
-def _receiver(name: str, head: ml.Head) -> ml.Site:
-    return ml.Site(name, layer=head.layer, head=head.head)
+def _keys_and_values(model: ml.Model, heads: Sequence[ml.Head]) -> tuple[ml.Site, ...]:
+    """Return the key and value inputs of heads; under grouped queries those of their groups."""
+    group = (model.n_heads or 1) // (model.n_kv_heads or 1)
+    places = dict.fromkeys((head.layer, head.head // group) for head in heads)
+    return tuple(ml.Site(n, layer=layer, head=kv) for layer, kv in places for n in ("k", "v"))
 
 
 def _paths(
