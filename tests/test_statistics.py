@@ -144,6 +144,15 @@ def test_labels_of_clusters_may_be_a_coordinate() -> None:
     ).all()
 
 
+def test_entries_without_a_label_stand_alone() -> None:
+    array = xr.DataArray(np.random.default_rng(6).normal(size=6), dims="prompt")
+    nameless = bootstrap_interval(array, cluster=[None] * 6)
+    xr.testing.assert_identical(nameless, bootstrap_interval(array))
+    some = bootstrap_interval(array, cluster=["a", None, "a", None, "b", "b"])
+    assert some.equals(bootstrap_interval(array, cluster=["a", "x", "a", "y", "b", "b"]))
+    assert not some.equals(bootstrap_interval(array, cluster=["a", "x", "a", "x", "b", "b"]))
+
+
 def test_the_seed_decides_and_the_chunks_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     array = xr.DataArray(np.random.default_rng(7).normal(size=(10, 9)), dims=("prompt", "layer"))
     once = bootstrap_interval(array)

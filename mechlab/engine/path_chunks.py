@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mechlab.engine.arrivals import Arrival, Job, TailRow, cut_rows, site_values
 from mechlab.engine.batching import Batch, with_back_off
-from mechlab.engine.edges import edge_exists, touched_positions
+from mechlab.engine.edges import edge_exists
 from mechlab.engine.path_plan import EdgeList, Ledger
 from mechlab.engine.rows import Base, Row
 from mechlab.engine.run import run
@@ -140,26 +140,15 @@ class _Joint:
         )
 
     def _steps(self, index: int, number: int, row: StreamRow) -> list[Intervention]:
-        """Return what sets the receivers of one node that the row's change can reach."""
+        """Return what sets the receivers of one node that the row's change can reach.
+
+        Every position is set, also where the sender wrote nothing: an earlier receiver of the node
+        would otherwise move a later one there.
+        """
         parallel = bool(self.plan.model.parallel_blocks)
         return [
-            step
+            Insert(site, bank, number)
             for site, bank in self.sites[index]
             if number < len(self.banks[bank])
             and any(edge_exists(sender, site, parallel=parallel) for sender, _ in row.writes)
-            for step in self._inserts(row, site, bank, number)
-        ]
-
-    def _inserts(self, row: StreamRow, site: Site, bank: str, number: int) -> list[Intervention]:
-        """Return writes at the positions of the sender (or of the receiver, when it names one)."""
-        if site.pos is not None:
-            return [Insert(site, bank, number)]
-        plan, width = self.plan, self.chunk.pairs.width
-        given = plan.prompts[self.chunk.group[row.pair]].positions
-        touched = {p for s in plan.senders[row.label] for p in touched_positions(s, given, width)}
-        if len(touched) == width:
-            return [Insert(site, bank, number)]
-        return [
-            Insert(Site(site.name, site.layer, site.head, pos), bank, number)
-            for pos in sorted(touched)
         ]

@@ -71,6 +71,8 @@ def new_result(
     """Build a result: the arrays, and where they come from.
 
     The model's own provenance (name, device, dtype, …) is written with `model_` before each name.
+    Where prompts belong to groups, the coordinate `group` along `prompt` names them as
+    `prompts.groups` does, for `cluster="group"` of `ml.statistics`.
 
     Args:
         data_vars: variables as xarray takes them; units belong into each variable's own attributes.
@@ -78,7 +80,7 @@ def new_result(
         method: the function's name.
         version: its version.
         model: anything with `fingerprint` and `provenance`.
-        prompts: anything with `digest`.
+        prompts: anything with `digest`; those of the axis `prompt`, if they have `groups`.
         options: the options that decided the numbers, as bound; kept as canonical JSON.
         seed: the seed, or `None` when nothing is drawn at random.
         started: when the computation started, as `time.time()` gave it.
@@ -100,9 +102,18 @@ def new_result(
         "checks": canonical_json(checks or {}),
     }
     about |= {f"model_{name}": _flat(value) for name, value in model.provenance.items()}
-    result = plain_labels(xr.Dataset(data_vars, coords, attrs=about))
+    result = xr.Dataset(data_vars, coords, attrs=about)
+    result = plain_labels(result.assign_coords(_grouped(result, prompts)))
     check_result(result)
     return result
+
+
+def _grouped(result: xr.Dataset, prompts: object) -> dict[str, Any]:
+    """Return the coordinate `group`, if any prompt belongs to one."""
+    groups, labels = (tuple(getattr(prompts, name, ())) for name in ("groups", "labels"))
+    if groups == labels or result.sizes.get("prompt") != len(groups):
+        return {}
+    return {"group": ("prompt", list(groups))}
 
 
 def check_result(dataset: xr.Dataset) -> None:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from mechlab.errors import OptionError
 
-__all__ = ["Array", "Cells", "cluster_sums", "refuse"]
+__all__ = ["Array", "Cells", "cluster_numbers", "cluster_sums", "refuse"]
 
 Array = np.ndarray[Any, Any]
 
@@ -33,7 +33,7 @@ class Cells:
         flat = array.transpose(dim, ...).astype(float)
         self._frame = flat.isel({dim: 0}, drop=True)
         self.values: Array = flat.values.reshape(flat.sizes[dim], -1)
-        self.number = _cluster_numbers(array, dim, cluster)
+        self.number = cluster_numbers(array, dim, cluster)
         self.clusters = int(self.number.max()) + 1
 
     def array(self, cells: Array) -> xr.DataArray:
@@ -86,9 +86,14 @@ def wrong_choice(name: str, value: object, allowed: Sequence[str]) -> list[str]:
     return [f"{name}={value!r}, allowed: {', '.join(map(repr, allowed))}"]
 
 
-def _cluster_numbers(
-    array: xr.DataArray, dim: str, cluster: str | Sequence[object] | None
+def cluster_numbers(
+    array: xr.DataArray | xr.Dataset, dim: str, cluster: str | Sequence[object] | None
 ) -> Array:
+    """Return the cluster of each entry of `dim`, from 0; entries labelled `None` stand alone.
+
+    Raises:
+        OptionError: a name that is no coordinate along `dim`, or labels that do not fit it.
+    """
     if cluster is None:
         return np.arange(array.sizes[dim])
     if isinstance(cluster, str):
@@ -105,8 +110,11 @@ def _cluster_numbers(
             "  Allowed: one label per entry.\n  Give the labels of this array."
         )
     known: dict[object, int] = {}
-    return np.array([known.setdefault(label, len(known)) for label in cluster])
+    keys = [
+        (True, index) if label is None else (False, label) for index, label in enumerate(cluster)
+    ]
+    return np.array([known.setdefault(key, len(known)) for key in keys])
 
 
-def _along(array: xr.DataArray, dim: str) -> list[str]:
+def _along(array: xr.DataArray | xr.Dataset, dim: str) -> list[str]:
     return [repr(name) for name, coord in array.coords.items() if coord.dims == (dim,)]

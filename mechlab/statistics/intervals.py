@@ -58,7 +58,8 @@ def bootstrap_interval(
         array: any axes, among them `dim`.
         dim: the axis that is averaged and resampled.
         cluster: name of a coordinate along `dim`, or one label per entry of `dim`; entries with
-            equal labels are drawn together. By default every entry stands alone.
+            equal labels are drawn together, and one labelled `None` stands alone. By default every
+            entry stands alone.
         confidence: probability that the interval covers the true average, within (0, 1).
         resamples: number of bootstrap samples.
         seed: the same seed gives the same interval.

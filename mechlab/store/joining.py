@@ -1,7 +1,8 @@
 """Join the results of single prompts into the result of their set.
 
 Prompts differ in length. Axes are padded at the end to the longest: numbers with NaN (integers
-become floats where padding is needed), text with "", truth values with False.
+become floats where padding is needed), text with "", truth values with False. A prompt without a
+`group`, among others that have one, stands alone under its own label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ def join_prompts(
         StoreError: when the parts do not have the same variables, or disagree where no axis
             `prompt` tells them apart.
     """
+    groups = _groups(parts, labels)
+    parts = [part.drop_vars("group", errors="ignore") for part in parts]
     first = parts[0]
     sizes = _joint_sizes(parts)
     joined = {name: _join(str(name), parts, sizes) for name in first.variables if name != "prompt"}
@@ -39,9 +42,21 @@ def join_prompts(
     everything = {"prompt": prompt, **{str(name): variable for name, variable in joined.items()}}
     return xr.Dataset(
         {str(name): everything[str(name)] for name in first.data_vars},
-        {str(name): everything[str(name)] for name in first.coords},
+        {str(name): everything[str(name)] for name in first.coords} | groups,
         _joint_attributes(parts, prompts_digest),
     )
+
+
+def _groups(parts: Sequence[xr.Dataset], labels: Sequence[str]) -> dict[str, xr.Variable]:
+    """Return the coordinate `group`, if any part has it."""
+    held = [part.coords.get("group") for part in parts]
+    if all(one is None for one in held):
+        return {}
+    names = [
+        label if one is None else str(one.values.item())
+        for one, label in zip(held, labels, strict=True)
+    ]
+    return {"group": xr.Variable("prompt", np.array(names, dtype=str))}
 
 
 def _joint_sizes(parts: Sequence[xr.Dataset]) -> dict[str, int]:

@@ -154,8 +154,8 @@ def test_the_store_gives_what_the_direct_call_gives(toy_model: ToyModel, tmp_pat
         PromptPair("Ann went to Rome and", "Bob went to Rome and", "w3", "w4",
                    places=(("who", 0, 3), ("first", 12, 16))),
     ]  # fmt: skip
-    other = PromptPair("In Rome Ann went to", "In Cairo Ann went to", "w3", "w4",
-                       places=(("first", 3, 7), ("who", 8, 11)))  # fmt: skip
+    other = PromptPair("Rome and Ann went to", "Rome and Bob went to", "w3", "w4",
+                       places=(("first", 0, 4), ("who", 9, 12)))  # fmt: skip
     for prompts in (FACTS, listed, [listed[0], other], [other, listed[0]]):
         whole = lens(model, prompts)
         for stored in (Store(tmp_path).run(token_lens, model, prompts) for _ in range(2)):

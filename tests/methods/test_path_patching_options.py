@@ -134,6 +134,33 @@ def test_sweeps_cover_every_head_under_grouped_queries(toy_model: ToyModel) -> N
     assert "shared by 2 query heads" in result.attrs["kv_heads"]
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_receivers_set_together_do_not_depend_on_how_positions_are_spelled(
+    family: str, toy_model: ToyModel
+) -> None:
+    """Only token 2 differs, so patching it is patching everywhere, also for the later receiver."""
+    model = toy_model(family)
+    pair = ml.prompts.PromptPair("w3 w4 w5 w9 w10 w11", "w3 w6 w5 w9 w10 w11", "w5", "w9")
+    clean, corrupted = model.tokenize([pair.clean, pair.corrupted]).tokens
+    at = np.flatnonzero(np.asarray(clean) != np.asarray(corrupted)).tolist()
+    assert len(at) == 1
+    kv_head = (model.n_kv_heads or 1) - 1
+    value, mlp = Site("v", 1, kv_head), Site("mlp_out", 2)
+    options = {"freeze": "heads+mlps", "receivers": [(value, mlp), value, mlp]}
+    everywhere, there, named = (
+        ml.path_patch(model, pair, senders=[sender], positions=positions, **options).effect.values
+        for sender, positions in (
+            ("embed", "all"),
+            ("embed", at),
+            (Site("embed", pos=at[0]), "all"),
+        )
+    )
+    np.testing.assert_allclose(there, everywhere, atol=1e-6)
+    np.testing.assert_allclose(named, everywhere, atol=1e-6)
+    joint, alone, _ = np.abs(everywhere[0, 0])  # the MLP itself is read by nothing at that token
+    assert joint > 1e-3 and abs(alone - joint) > 1e-3
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 

@@ -264,8 +264,8 @@ def test_equal_direct_effects_fix_no_slope():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"cluster": "group"}, "no coordinate of this result"),
-        ({"cluster": [1, 2]}, "2 labels for 10 prompts"),
+        ({"cluster": "group"}, "is not a coordinate of .prompt"),
+        ({"cluster": [1, 2]}, "2 labels for 10 entries of prompt"),
         ({"confidence": 1.0}, "confidence=1.0"),
     ],
 )

@@ -39,7 +39,7 @@ def path_logits(
 ) -> Tensor:
     """Return the logits of the last position after a path was patched; `()` receives as logits.
 
-    Receivers are set at the positions at which senders were overwritten.
+    Receivers are set at every position, unless they name one.
     """
     runs = [_all_of(model, text) for text in (new, original)]
     a, b = runs
@@ -54,10 +54,7 @@ def path_logits(
     logits = _run(model, original, hooks)
     if not receiver:
         return logits[0, -1]
-    if positions is not None or all(site.pos is not None for site in sender):
-        at = [[site.pos] if site.pos is not None else positions or [] for site in sender]
-        positions = sorted({pos for one in at for pos in one})
-    setting = [(n, _put(recorded[n], s, positions)) for s in receiver for n in _reads(s)]
+    setting = [(n, _put(recorded[n], s, None)) for s in receiver for n in _reads(s)]
     return _run(model, original, setting)[0, -1]
 
 

@@ -8,6 +8,7 @@ import xarray as xr
 from scipy import stats
 
 from mechlab.errors import OptionError
+from mechlab.statistics.clusters import cluster_numbers
 
 __all__ = ["repair_slope"]
 
@@ -32,7 +33,8 @@ def repair_slope(
 
     Args:
         result: of `self_repair`.
-        cluster: prompts drawn together by the bootstrap: a coordinate of `prompt`, or labels.
+        cluster: prompts drawn together by the bootstrap: a coordinate of `prompt`, or labels, of
+            which `None` stands alone.
         confidence: of the intervals, percentile bootstraps widened for few clusters as in
             `bootstrap_interval`.
         resamples: bootstrap samples.
@@ -63,7 +65,7 @@ def repair_slope(
         for name in ("direct_effect", "compensatory_effect")
     )
     x, y = x.astype(float), y.astype(float)
-    number = _clusters(result, cluster)
+    number = cluster_numbers(result, "prompt", cluster)
     count = int(number.max()) + 1
     moments = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
     summed = np.zeros((6, count, x.shape[1]))
@@ -118,21 +120,3 @@ def _bounds(
         ends = np.nanquantile(drawn[:, known], [tail, 1 - tail], axis=0)
         low[known], high[known] = ends
     return {f"{name}_low": low, f"{name}_high": high}
-
-
-def _clusters(result: xr.Dataset, cluster: str | Sequence[object] | None) -> Array:
-    """Return the number of each prompt's cluster."""
-    if cluster is None:
-        return np.arange(result.sizes["prompt"])
-    if isinstance(cluster, str) and cluster not in result.coords:
-        raise OptionError(
-            f"cluster={cluster!r} is no coordinate of this result. Allowed: "
-            f"{', '.join(map(str, result.coords))}, or one label per prompt. Use one of these."
-        )
-    labels = result[cluster].values.tolist() if isinstance(cluster, str) else list(cluster)
-    if len(labels) != result.sizes["prompt"]:
-        raise OptionError(
-            f"cluster has {len(labels)} labels for {result.sizes['prompt']} prompts. Give one each."
-        )
-    order: dict[object, int] = {}
-    return np.array([order.setdefault(label, len(order)) for label in labels])
