@@ -67,6 +67,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.models import untrained as untrained
     from mechlab.models import wrap_model as wrap_model
     from mechlab.progress import Progress as Progress
+    from mechlab.prompts import EditRequest as EditRequest
     from mechlab.results import analysis as analysis
     from mechlab.results import by_token_role as by_token_role
     from mechlab.results import new_result as new_result
@@ -127,6 +128,7 @@ _NAMES = {
     "mechlab.methods.knockout": ("knockout",),
     "mechlab.models": ("Model", "load_model", "random_heads", "untrained", "wrap_model"),
     "mechlab.progress": ("Progress",),
+    "mechlab.prompts": ("EditRequest",),
     "mechlab.results": ("analysis", "by_token_role", "new_result", "top_heads"),
     "mechlab.store": ("Store", "TraceCost", "trace_cost"),
     "mechlab.workflows": ("screen_then_verify",),

@@ -3,6 +3,7 @@
 from mechlab.prompts.arithmetic import ARITHMETIC_TEMPLATES, arithmetic
 from mechlab.prompts.conflicts import CONFLICT_FORMS, capital_conflicts, conflicts
 from mechlab.prompts.countries import Country, countries
+from mechlab.prompts.edits import EditRequest
 from mechlab.prompts.facts import world_facts
 from mechlab.prompts.ioi import IOI_WORDS, IoiWords, ioi
 from mechlab.prompts.kinds import Fact, Place, Prompt, PromptPair
@@ -26,6 +27,7 @@ __all__ = [
     "IOI_WORDS",
     "TOKEN_ROLES",
     "Country",
+    "EditRequest",
     "Fact",
     "IoiWords",
     "Place",
