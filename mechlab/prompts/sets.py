@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 from mechlab.canonical import digest
 from mechlab.errors import PromptError
 from mechlab.prompts.kinds import Fact, Prompt, PromptPair
+from mechlab.prompts.needle_kind import NeedlePrompt
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -20,7 +21,7 @@ else:
 
 __all__ = ["Kind", "PromptSet", "as_prompt_set"]
 
-Kind = Literal["fact", "pair"]
+Kind = Literal["fact", "pair", "needle"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +52,7 @@ class PromptSet(Sequence[P], Generic[P]):
 
     @property
     def kind(self) -> Kind:
-        """Which kind of prompt the set holds, `"fact"` or `"pair"`."""
+        """Which kind of prompt the set holds, `"fact"`, `"pair"` or `"needle"`."""
         return cast(Kind, cast(Prompt, self.prompts[0]).kind)
 
     @cached_property
@@ -142,32 +143,36 @@ def as_prompt_set(prompts: object, kind: Literal["fact"] = "fact") -> PromptSet[
 @overload
 def as_prompt_set(prompts: object, kind: Literal["pair"]) -> PromptSet[PromptPair]: ...
 @overload
+def as_prompt_set(prompts: object, kind: Literal["needle"]) -> PromptSet[NeedlePrompt]: ...
+@overload
 def as_prompt_set(prompts: object, kind: Kind | Literal["any"]) -> PromptSet[Any]: ...
 def as_prompt_set(prompts: object, kind: Kind | Literal["any"] = "fact") -> PromptSet[Any]:
     """Return `prompts` as a PromptSet of the wanted kind; every method calls this first.
 
     Args:
         prompts: a PromptSet, one prompt, or any iterable of prompts.
-        kind: the kind that the caller can work with; `any` takes each, one kind in a set.
+        kind: the kind that the caller can work with; `any` takes facts or pairs, one kind in a set.
 
     Raises:
         PromptError: when something in it is of another kind; the offenders are listed.
     """
-    if isinstance(prompts, Fact | PromptPair):
+    if isinstance(prompts, tuple(_CLASSES.values())):
         prompts = (prompts,)
     found = prompts if isinstance(prompts, PromptSet) else PromptSet(_as_tuple(prompts))
-    _check_kind(found.prompts, found.kind if kind == "any" else kind)
+    read_at_end = found.kind if found.kind in _ANY else "fact"
+    _check_kind(found.prompts, read_at_end if kind == "any" else kind)
     return found
 
 
-_CLASSES: dict[str, type[Prompt]] = {"fact": Fact, "pair": PromptPair}
+_CLASSES: dict[str, type[Any]] = {"fact": Fact, "pair": PromptPair, "needle": NeedlePrompt}
+_ANY = ("fact", "pair")  # kinds that are read at the end of one text
 
 
 def _as_tuple(prompts: object) -> tuple[Any, ...]:
     if isinstance(prompts, str) or not isinstance(prompts, Iterable):
         raise PromptError(
             f"prompts are {type(prompts).__name__} {prompts!r:.80}, not a collection of prompts. "
-            "Allowed: a PromptSet, a Fact or PromptPair, or an iterable of one kind of them. "
+            "Allowed: a PromptSet, a Fact or another prompt, or an iterable of one kind of them. "
             "Text becomes a prompt with Fact(prompt, subject, target)."
         )
     return tuple(prompts)
@@ -176,7 +181,8 @@ def _as_tuple(prompts: object) -> tuple[Any, ...]:
 def _check_kind(prompts: Sequence[object], kind: str) -> None:
     if kind not in _CLASSES:
         raise PromptError(
-            f"unknown kind of prompt {kind!r}. Allowed: 'fact', 'pair'. Use one of these."
+            f"unknown kind of prompt {kind!r}. Allowed: {', '.join(map(repr, _CLASSES))}. "
+            "Use one of these."
         )
     wanted = _CLASSES[kind]
     wrong = [
