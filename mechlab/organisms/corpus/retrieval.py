@@ -4,20 +4,9 @@ from random import Random
 
 from mechlab.organisms.corpus.documents import Document, Text
 from mechlab.organisms.corpus.words import NAMES, NOUNS, filler
+from mechlab.prompts.words import STEMS as NEEDLES
 
 __all__ = ["NEEDLES", "haystack", "key_values", "repeated_tokens"]
-
-NEEDLES = (
-    "The secret word of {} is",
-    "The password of {} is",
-    "The favourite thing of {} is the",
-    "In the bag of {} there is a",
-    "{} hid the key under the",
-    "The best gift for {} was the",
-    "The code name of {} is",
-    "{} always dreams about the",
-)
-"""Needle sentences up to their answer; `{}` stands for a name."""
 
 QUIET = 0.25
 """Loss weight of text that cannot be predicted."""
