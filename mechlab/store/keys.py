@@ -1,7 +1,8 @@
 """What a result is kept under: the sha256 of its method, model, prompts and options.
 
 Options are bound to the function's signature, so that a default left out and a default written out
-give the same key. Execution hints, which must not change the numbers, never enter it.
+give the same key. Execution hints, which must not change the numbers, never enter it. The order of
+a mapping does: it is the order of an axis of the result.
 """
 
 import inspect
@@ -36,6 +37,8 @@ class Request:
     """Options as the caller gave them, hints included."""
     accepts: frozenset[str]
     """Names of the parameters that the function has."""
+    orders: Mapping[str, list[str]]
+    """Labels in the order given, of every option that is a mapping."""
 
     def key_of_set(self, prompts_digest: str) -> str:
         """Return the key (64 hex digits) of the result on a whole prompt set."""
@@ -47,13 +50,14 @@ class Request:
 
     def source(self, of: str, prompts_digest: str) -> dict[str, object]:
         """Return what the key is the digest of, in readable form."""
-        return {
+        source: dict[str, object] = {
             "method": self.method.name,
             "method_version": self.method.version,
             "model": self.fingerprint,
             "options": dict(self.options),
             of: prompts_digest,
         }
+        return source | ({"orders": dict(self.orders)} if self.orders else {})
 
 
 def bind(method: Method, model: Any, given: Mapping[str, Any]) -> Request:
@@ -75,7 +79,8 @@ def bind(method: Method, model: Any, given: Mapping[str, Any]) -> Request:
     bound = _bound(signature, method.name, given)
     options = {name: value for name, value in bound.items() if name not in HINTS}
     keyed = _keyed(options, signature, method.name)
-    return Request(method, fingerprint, keyed, dict(given), frozenset(signature.parameters))
+    orders = {n: [*map(str, value)] for n, value in options.items() if isinstance(value, Mapping)}
+    return Request(method, fingerprint, keyed, dict(given), frozenset(signature.parameters), orders)
 
 
 def _bound(signature: inspect.Signature, name: str, given: Mapping[str, Any]) -> dict[str, Any]:

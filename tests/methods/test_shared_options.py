@@ -1,6 +1,7 @@
 """Options that several methods read in the same way: positions, token groups, metrics, targets."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,3 +51,16 @@ def test_a_metric_that_is_neither_name_nor_function_is_refused(toy_model: ToyMod
     for metric in (None, 3):
         with pytest.raises(ml.OptionError, match="unknown metric"):
             ml.activation_patch(toy_model("gpt2"), PAIR, metric=metric)
+
+
+def test_a_stored_result_comes_in_the_order_that_was_asked_for(
+    toy_model: ToyModel, tmp_path: Path
+) -> None:
+    store, model = ml.Store(tmp_path), toy_model("gpt2")
+    sets = {"late": ["L2H1"], "early": ["L0H0", "L0H1"]}
+    turned = dict(reversed(sets.items()))
+    for wanted in (sets, turned, sets):
+        found = store.run(ml.ablate, model, [PAIR], by="set", heads=wanted)
+        direct = ml.ablate(model, [PAIR], by="set", heads=wanted)
+        assert found.head_set.values.tolist() == list(wanted)
+        xr.testing.assert_allclose(found.effect, direct.effect)

@@ -74,6 +74,8 @@ def test_everything_that_decides_numbers_enters_the_key() -> None:
         key(free, metric=np.ones(2)),
         key(free, metric=np.ones(2, np.float32)),
         key(free, metric=facts(1)),
+        key(free, metric={"b": 1, "a": 2}),
+        key(free, metric={"a": 2, "b": 1}),  # the order of an axis of the result
     ]
     assert len({key(), *others}) == len(others) + 1
 
