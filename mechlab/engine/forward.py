@@ -6,7 +6,7 @@ first stage and as the slow route against which the wavefront is checked.
 
 import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -150,11 +150,17 @@ def _run(
         final.append(tensor)
         if last in captures:
             captures[last](tensor)
+        raise _BlocksDone
 
     with attach(model, edits, {**captures, last: read_final}) as attached:
-        forward(model, tokens, cache)
+        with suppress(_BlocksDone):  # the head would be run for nothing
+            forward(model, tokens, cache)
         attached.require_all_fired(model.name)
     return final[-1]
+
+
+class _BlocksDone(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a run once the last block has left its residual."""
 
 
 def run_bases(

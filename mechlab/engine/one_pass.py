@@ -1,9 +1,10 @@
-"""Norms and GPT-2's GELU in one pass over memory, while the engine runs rows.
+"""Norms, GPT-2's GELU and the unembedding in one pass over memory, while the engine runs rows.
 
 transformers spells `gelu_new` out as eight elementwise operations, and the bridge works every norm
 out a second time, step by step, for hooks on its inside. Together that is a sixth of a trace on
-CPU. Torch has the GELU as one kernel, and the wrapped module has the norm. Plain runs, against
-which the engine is proved, do all of it.
+CPU. Torch has the GELU as one kernel, and the wrapped module has the norm. The bridge also gives an
+unembedding without a bias one of zeros, which costs a pass over the logits to write and changes no
+number. Plain runs, against which the engine is proved, do all of it.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Linear, Module
 from transformer_lens.model_bridge.generalized_components import NormalizationBridge
 from transformers.activations import NewGELUActivation
 
@@ -24,12 +26,16 @@ __all__ = ["in_one_pass"]
 
 @contextmanager
 def in_one_pass(model: "Model") -> Iterator[None]:
-    """Let every norm without inner hooks and every `gelu_new` run as one kernel; equal to rounding.
+    """Let norms without inner hooks, `gelu_new` and the head run as one kernel; equal to rounding.
 
     The replacements stand in the modules' own dictionaries and leave them again.
     """
-    replaced = []
+    replaced: list[Module] = []
     try:
+        head = model.bridge.unembed.original_component
+        if isinstance(head, Linear) and head.bias is not None and not bool(head.bias.any()):
+            head.__dict__["forward"] = partial(F.linear, weight=head.weight)
+            replaced.append(head)
         for module in model.bridge.modules():
             if isinstance(module, NewGELUActivation):
                 module.__dict__["forward"] = partial(F.gelu, approximate="tanh")

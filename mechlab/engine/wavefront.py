@@ -12,7 +12,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,14 +176,27 @@ class _Block:
             return self.run(live, span)
         giving = range(span.start, span.stop - 1)
         keys = _KeysOnly(self.runs.cache, self.base_of, giving)
-        try:
+        with self._without_queries(), suppress(_KeysKnown):
             self.run(live[:, :-1], giving, keys)
-        except _KeysKnown:
-            pass
         reading = range(span.stop - 1, span.stop)
         cache = _PrefixCache(None, self.base_of, reading, keys.known)
         live[:, -1:] = self.run(live[:, -1:], reading, cache)
         return live
+
+    @contextmanager
+    def _without_queries(self) -> Iterator[None]:
+        """Leave out the queries, where they have a product of their own: nothing reads them."""
+        component = getattr(self.model.bridge.blocks[self.layer].attn, "q", None)
+        product = None if component is None else component.original_component
+        if component is None or not isinstance(product, torch.nn.Linear):
+            yield
+            return
+        width = product.out_features
+        component.__dict__["forward"] = lambda x, **_: x.new_zeros(*x.shape[:-1], width)
+        try:
+            yield
+        finally:
+            component.__dict__.pop("forward", None)
 
     def _fit(self, value: Any, span: range, cache: "_PrefixCache") -> Any:
         if isinstance(value, Cache):
@@ -300,11 +313,11 @@ def head_logits(model: "Model", residuals: Tensor, *, at_once: int = 512) -> Ten
         Logits `[row, vocab]`.
     """
     parts = []
-    for chunk in residuals.split(at_once):
+    for chunk in residuals.contiguous().split(at_once):
         same = [lambda hidden, *args, **kwargs: hidden] * (model.n_layers - 1)
         hand_over = chunk[:, None, :]
         last = [lambda hidden, *args, _out=hand_over, **kwargs: _out]
         dummy = torch.zeros(len(chunk), 1, dtype=torch.long, device=residuals.device)
         with blocks_replaced(model, [*same, *last]):
             parts.append(model.bridge(dummy, use_cache=False)[:, -1])
-    return torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
