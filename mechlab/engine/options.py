@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 
 from mechlab.errors import OptionError
 
@@ -30,14 +30,14 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
 def check_whole(
     name: str, value: object, *, at_least: int | None = None, optional: bool = False
 ) -> None:
-    """Refuse what is not a whole number, or too small.
+    """Refuse what is no whole number of Python or numpy, a truth value, or too small.
 
     Raises:
         OptionError: naming the option and its limit.
     """
     if optional and value is None:
         return
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or (at_least is not None and value < at_least):  # type: ignore[operator]
         limit = "" if at_least is None else f" from {at_least}"
         raise OptionError(f"{name}={value!r}. Allowed: whole numbers{limit}. Give one of these.")

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 from mechlab.errors import PromptError
-from mechlab.prompts.drawing import check_count, check_seed, chosen, pick
+from mechlab.prompts.drawing import check_count, check_seed, chosen, is_whole, pick
 from mechlab.prompts.kinds import PromptPair
 from mechlab.prompts.places import Aligner, Tokenizes, Written, write
 from mechlab.prompts.sets import PromptSet
@@ -141,7 +141,7 @@ def arithmetic(
     chosen("operands", [operands], (2, 3))
     chosen("change", [change], get_args(Change))
     limit = 999 if number_words else 10**6
-    if not isinstance(maximum, int) or isinstance(maximum, bool) or not 1 <= maximum <= limit:
+    if not is_whole(maximum) or not 1 <= maximum <= limit:
         raise PromptError(
             f"maximum={maximum!r}.\n  Allowed: whole numbers from 1 to {limit}.\n"
             "  Give one of these."
@@ -155,7 +155,7 @@ def arithmetic(
             "  Allowed: one or more, and two or more for change='operation'.\n"
             "  Give more templates."
         )
-    task = _Task(seed, table, formulas, change, maximum, number_words, Aligner(model))
+    task = _Task(seed, table, formulas, change, int(maximum), number_words, Aligner(model))
     pairs = [_pair(task, index) for index in range(count)]
     return PromptSet(tuple(pairs), f"arithmetic ({change})")
 

@@ -113,7 +113,7 @@ def conflicts(
     wanted = chosen("relations", relations, RELATIONS)
     chosen("form", [form], CONFLICT_FORMS)
     if count is not None:
-        check_count(count, "conflicts")
+        count = check_count(count, "conflicts")
     sentences = _templates(templates)
     cases = [
         _Case(relation, template, country)
@@ -161,7 +161,7 @@ def _templates(given: Sequence[int] | int | None) -> list[int]:
     known = range(len(TEMPLATES["en"]["capital"]))
     if given is None:
         return [template for template in known if template != QUESTION]
-    return chosen("templates", [given] if isinstance(given, int) else given, known)
+    return chosen("templates", given, known)
 
 
 def _order(seed: int, form: str, case: _Case) -> int:

@@ -1,12 +1,13 @@
 """Seeded choices that no version of any library can change: hashes, not generators."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import TypeVar
 
 from mechlab.errors import PromptError
 
-__all__ = ["check_count", "check_seed", "chosen", "ordered", "pick", "sample"]
+__all__ = ["check_count", "check_seed", "chosen", "is_whole", "ordered", "pick", "sample"]
 
 T = TypeVar("T")
 
@@ -39,13 +40,13 @@ def check_count(count: object, what: str, at_most: int | None = None) -> int:
         PromptError: naming the limits.
     """
     limit = "" if at_most is None else f" to {at_most}"
-    good = isinstance(count, int) and not isinstance(count, bool) and count >= 1
+    good = is_whole(count) and count >= 1  # type: ignore[operator]
     if not good or (at_most is not None and count > at_most):  # type: ignore[operator]
         raise PromptError(
             f"count={count!r} {what}.\n  Allowed: whole numbers from 1{limit}.\n"
             "  Ask for so many, or allow more kinds of them."
         )
-    return count  # type: ignore[return-value]
+    return int(count)  # type: ignore[call-overload, no-any-return]
 
 
 def check_seed(seed: object) -> None:
@@ -54,20 +55,37 @@ def check_seed(seed: object) -> None:
     Raises:
         PromptError: saying what is allowed.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool):
+    if not is_whole(seed):
         raise PromptError(f"seed={seed!r}.\n  Allowed: whole numbers.\n  Give one of these.")
 
 
+def is_whole(value: object) -> bool:
+    """Return whether a value is an integer of Python or numpy, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def chosen(option: str, given: object, known: Sequence[T]) -> list[T]:
-    """Return the options given, without repetition.
+    """Return the options given, without repetition; numpy's numbers as Python's.
+
+    Args:
+        option: its name, for the message.
+        given: one option, or several.
+        known: those that there are.
 
     Raises:
         PromptError: when something is not among those known, naming both.
     """
-    wanted = [given] if isinstance(given, str) else given
-    if not isinstance(wanted, Sequence) or not wanted or any(one not in known for one in wanted):
+    alone = isinstance(given, str | Integral) or not isinstance(given, Iterable)
+    wanted = [given] if alone else list(given)  # type: ignore[call-overload]
+    wanted = [one.item() if hasattr(one, "item") else one for one in wanted]
+    if not wanted or any(_is_broken(one) or one not in known for one in wanted):
         raise PromptError(
             f"{option}={given!r} is not a selection of what there is.\n"
             f"  Allowed: one or more of {', '.join(map(repr, known))}.\n  Choose among these."
         )
-    return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys(known[known.index(one)] for one in wanted))
+
+
+def _is_broken(value: object) -> bool:
+    """Return whether a value is a number but no whole one: `True` and 1.0 equal 1."""
+    return isinstance(value, Real) and not is_whole(value)

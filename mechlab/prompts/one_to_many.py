@@ -151,7 +151,7 @@ def one_to_many(
     table = many_answers(relation)
     chosen("form", [form], get_args(ManyForm))
     chosen("order", [order], ("table", "drawn"))
-    wanted = sorted(chosen("steps", [steps] if isinstance(steps, int) else steps, (1, 2, 3)))
+    wanted = sorted(chosen("steps", steps, (1, 2, 3)))
     if count is not None:
         check_count(count, "prompts with several answers")
     label = (seed, "many", relation, form)

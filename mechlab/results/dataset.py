@@ -95,7 +95,7 @@ def new_result(
         "model_fingerprint": model.fingerprint,
         "prompts_digest": prompts.digest,
         "options": canonical_json(options),
-        "seed": "none" if seed is None else seed,
+        "seed": "none" if seed is None else int(seed),
         "versions": canonical_json(library_versions()),
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
         "wall_seconds": round(max(0.0, time.time() - started), 3),

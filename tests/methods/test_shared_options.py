@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,3 +65,36 @@ def test_a_stored_result_comes_in_the_order_that_was_asked_for(
         direct = ml.ablate(model, [PAIR], by="set", heads=wanted)
         assert found.head_set.values.tolist() == list(wanted)
         xr.testing.assert_allclose(found.effect, direct.effect)
+
+
+N = np.int64
+NUMPY: list[tuple[Any, dict[str, Any]]] = [
+    (ml.attribution_patch, {"steps": N(2), "layers": np.array([1])}),
+    (ml.activation_patch, {"layers": np.array([1]), "max_batch": N(3), "epsilon": np.float32(0.5)}),
+    (ml.ablate, {"kind": "resample", "reference": [PAIR], "draws": N(1), "seed": N(2)}),
+    (
+        ml.scale_heads,
+        {"heads": ["L1H1"], "alpha": np.array([0, 2]), "controls": N(1), "seed": N(1)},
+    ),
+    (ml.knockout, {"keys": np.array([1]), "window": N(2), "layers": np.array([1])}),
+    (ml.logit_lens, {"top_k": N(3), "max_batch": N(2)}),
+    (ml.self_repair, {"kind": "resample", "reference": [PAIR], "draws": N(1), "layers": [N(1)]}),
+    (ml.prune_heads, {"heads": {"a": ["L1H1"]}, "k": np.array([1]), "controls": N(1)}),
+    (ml.conflict_heads, {"seed": N(1), "noise_scale": N(3)}),
+    (ml.screen_then_verify, {"k": N(2), "sample": N(3), "seed": N(1), "steps": N(2)}),
+    (ml.direct_logit_attribution, {"max_batch": N(1)}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), NUMPY, ids=lambda one: getattr(one, "__name__", ""))
+def test_numbers_of_numpy_do_what_those_of_python_do(
+    method: Any, options: dict[str, Any], toy_model: ToyModel
+) -> None:
+    model = toy_model("gpt2")
+    plain = {n: v.tolist() if hasattr(v, "tolist") else v for n, v in options.items()}
+    ours, theirs = method(model, PAIR, **options), method(model, PAIR, **plain)
+    xr.testing.assert_equal(ours, theirs)
+    assert ours.attrs["seed"] == theirs.attrs["seed"]
+    for name in {"steps", "draws", "controls", "window", "top_k", "sample", "max_batch"} & {*plain}:
+        with pytest.raises(ml.OptionError, match=f"{name}=True"):
+            method(model, PAIR, **{**plain, name: True})

@@ -1,5 +1,8 @@
 """Conflict prompts: the sign, the four answers, alignment, and the same bytes every time."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 from tokenizer_only import atlas_tokenizer
 
@@ -96,3 +99,20 @@ def test_with_a_model_pairs_align_place_by_place(form: str) -> None:
 def test_what_cannot_be_made_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(PromptError, match=message):
         conflicts(**options)  # type: ignore[arg-type]
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    made = conflicts(np.int64(6), np.int32(3), templates=np.array([0, 2]))  # type: ignore[arg-type]
+    assert made.digest == conflicts(6, 3, templates=[0, 2]).digest
+    one = conflicts(np.int64(4), templates=np.int64(2))  # type: ignore[arg-type]
+    assert one.digest == conflicts(4, templates=2).digest
+    options: list[dict[str, Any]] = [
+        {"count": True},
+        {"seed": False},
+        {"templates": True},
+        {"templates": [np.float32(1)]},
+        {"templates": np.array([True, False])},
+    ]
+    for option in options:
+        with pytest.raises(PromptError, match=f"{next(iter(option))}=.*\n.*Allowed"):
+            conflicts(**option)

@@ -104,7 +104,7 @@ def attribution_patch(
     unpatched: list[float] = []
     source: list[float] = []
     estimates: list[float] = []
-    for pair, (here, there, deltas, slopes) in enumerate(_pairs(model, plan, steps)):
+    for pair, (here, there, deltas, slopes) in enumerate(_pairs(model, plan, int(steps))):
         unpatched.append(here)
         source.append(there)
         estimates += _cells(plan, pair, deltas, slopes)
