@@ -3,6 +3,7 @@
 from mechlab.prompts.arithmetic import ARITHMETIC_TEMPLATES, arithmetic
 from mechlab.prompts.conflicts import CONFLICT_FORMS, capital_conflicts, conflicts
 from mechlab.prompts.countries import Country, countries
+from mechlab.prompts.edit_kind import PROMPT_KINDS, EditCase, ScoredPrompt
 from mechlab.prompts.edits import EditRequest
 from mechlab.prompts.facts import world_facts
 from mechlab.prompts.ioi import IOI_WORDS, IoiWords, ioi
@@ -25,8 +26,10 @@ __all__ = [
     "CITIES",
     "CONFLICT_FORMS",
     "IOI_WORDS",
+    "PROMPT_KINDS",
     "TOKEN_ROLES",
     "Country",
+    "EditCase",
     "EditRequest",
     "Fact",
     "IoiWords",
@@ -34,6 +37,7 @@ __all__ = [
     "Prompt",
     "PromptPair",
     "PromptSet",
+    "ScoredPrompt",
     "arithmetic",
     "as_prompt_set",
     "capital_conflicts",

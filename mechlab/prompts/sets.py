@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 from mechlab.canonical import digest
 from mechlab.errors import PromptError
+from mechlab.prompts.edit_kind import EditCase
 from mechlab.prompts.kinds import Fact, Prompt, PromptPair
 from mechlab.prompts.needle_kind import NeedlePrompt
 
@@ -21,7 +22,7 @@ else:
 
 __all__ = ["Kind", "PromptSet", "as_prompt_set"]
 
-Kind = Literal["fact", "pair", "needle"]
+Kind = Literal["fact", "pair", "needle", "edit"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +53,7 @@ class PromptSet(Sequence[P], Generic[P]):
 
     @property
     def kind(self) -> Kind:
-        """Which kind of prompt the set holds, `"fact"`, `"pair"` or `"needle"`."""
+        """Which kind of prompt the set holds, `"fact"`, `"pair"`, `"needle"` or `"edit"`."""
         return cast(Kind, cast(Prompt, self.prompts[0]).kind)
 
     @cached_property
@@ -145,6 +146,8 @@ def as_prompt_set(prompts: object, kind: Literal["pair"]) -> PromptSet[PromptPai
 @overload
 def as_prompt_set(prompts: object, kind: Literal["needle"]) -> PromptSet[NeedlePrompt]: ...
 @overload
+def as_prompt_set(prompts: object, kind: Literal["edit"]) -> PromptSet[EditCase]: ...
+@overload
 def as_prompt_set(prompts: object, kind: Kind | Literal["any"]) -> PromptSet[Any]: ...
 def as_prompt_set(prompts: object, kind: Kind | Literal["any"] = "fact") -> PromptSet[Any]:
     """Return `prompts` as a PromptSet of the wanted kind; every method calls this first.
@@ -164,7 +167,12 @@ def as_prompt_set(prompts: object, kind: Kind | Literal["any"] = "fact") -> Prom
     return found
 
 
-_CLASSES: dict[str, type[Any]] = {"fact": Fact, "pair": PromptPair, "needle": NeedlePrompt}
+_CLASSES: dict[str, type[Any]] = {
+    "fact": Fact,
+    "pair": PromptPair,
+    "needle": NeedlePrompt,
+    "edit": EditCase,
+}
 _ANY = ("fact", "pair")  # kinds that are read at the end of one text
 
 

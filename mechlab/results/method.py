@@ -24,7 +24,7 @@ class Method:
     """The function itself, `(model, prompts, *, options) -> xarray.Dataset`."""
     version: int
     """Raised whenever the numbers change; results of other versions are recomputed."""
-    prompt_kind: Literal["fact", "pair", "needle", "any"]
+    prompt_kind: Literal["fact", "pair", "needle", "edit", "any"]
     """Which kind of prompt the function takes; `any` for facts or pairs, one kind in a set."""
     default_plot: str
     """Name of a function in `mechlab.plots`."""
@@ -37,7 +37,7 @@ class Method:
 def analysis(
     *,
     version: int = 1,
-    prompt_kind: Literal["fact", "pair", "needle", "any"] = "fact",
+    prompt_kind: Literal["fact", "pair", "needle", "edit", "any"] = "fact",
     default_plot: str = "layer_by_token",
     per_prompt: bool = True,
     check: Callable[..., object] | None = None,

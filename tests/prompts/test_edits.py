@@ -4,7 +4,7 @@ import pytest
 
 from mechlab import prompts
 from mechlab.errors import PromptError
-from mechlab.prompts import EditRequest
+from mechlab.prompts import EditCase, EditRequest, ScoredPrompt
 
 
 def test_the_subject_stands_where_the_template_has_it_even_when_it_occurs_earlier():
@@ -35,3 +35,46 @@ def test_a_request_is_keyed_by_what_it_says():
     assert EditRequest(**request.to_json()) == request
     assert request.label == "The capital of Poland is London"
     assert prompts.as_prompt_set(request.fact)[0].target == "Warsaw"
+
+
+REQUEST = EditRequest("The capital of {} is", "Poland", "London", target_true="Warsaw")
+
+
+def test_a_plain_text_is_scored_with_the_objects_of_the_request():
+    case = EditCase(
+        REQUEST,
+        paraphrases=["Poland's capital is"],
+        neighbourhood=[{"prompt": "The capital of Spain is", "target_true": "Madrid"}],
+    )
+    assert case.prompts_of("paraphrase") == (
+        ScoredPrompt("Poland's capital is", "London", "Warsaw"),
+    )
+    assert case.neighbourhood == (ScoredPrompt("The capital of Spain is", "", "Madrid"),)
+    assert case.prompts_of("rewrite")[0].prompt == REQUEST.prompt
+
+
+def test_every_part_of_a_case_that_cannot_be_used_is_listed():
+    with pytest.raises(PromptError) as caught:
+        EditCase(
+            REQUEST,
+            paraphrases="Poland's capital is",  # type: ignore[arg-type]
+            two_hop=["", ScoredPrompt("a", "b"), 3],  # type: ignore[arg-type,list-item]
+            reference_texts=[" "],  # type: ignore[arg-type]
+        )
+    text = str(caught.value)
+    for part in ("paraphrases is str", "two_hop #0: prompt is empty", "two_hop #2: int 3"):
+        assert part in text
+    assert "reference_texts #0" in text and "two_hop #1" not in text
+    with pytest.raises(PromptError, match="are both 'b'"):
+        ScoredPrompt("a", "b", " b")
+    with pytest.raises(PromptError, match="Allowed: an EditRequest"):
+        EditCase("The capital of Poland is London")  # type: ignore[arg-type]
+
+
+def test_cases_make_a_prompt_set_of_their_own_kind():
+    case = EditCase(REQUEST, paraphrases=["Poland's capital is"])
+    cases = prompts.as_prompt_set([case, EditCase(REQUEST)], kind="edit")
+    assert cases.kind == "edit" and len(set(cases.labels)) == 2
+    assert cases.prompt_digest(0) != cases.prompt_digest(1)
+    with pytest.raises(PromptError, match="not Fact"):
+        prompts.as_prompt_set(case, kind="any")
