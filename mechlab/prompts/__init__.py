@@ -6,8 +6,11 @@ from mechlab.prompts.countries import Country, countries
 from mechlab.prompts.edit_kind import PROMPT_KINDS, EditCase, ScoredPrompt
 from mechlab.prompts.edits import EditRequest
 from mechlab.prompts.facts import world_facts
+from mechlab.prompts.haystacks import THEMES, haystack_text
 from mechlab.prompts.ioi import IOI_WORDS, IoiWords, ioi
 from mechlab.prompts.kinds import Fact, Place, Prompt, PromptPair
+from mechlab.prompts.needle_kind import NeedlePrompt
+from mechlab.prompts.needles import NEEDLE_FORMS, NEEDLES, Needle, closed_book, needles
 from mechlab.prompts.one_to_many import CITIES, many_answers, one_to_many
 from mechlab.prompts.places import named_positions
 from mechlab.prompts.published import (
@@ -33,6 +36,8 @@ __all__ = [
     "EditRequest",
     "Fact",
     "IoiWords",
+    "Needle",
+    "NeedlePrompt",
     "Place",
     "Prompt",
     "PromptPair",
@@ -41,11 +46,14 @@ __all__ = [
     "arithmetic",
     "as_prompt_set",
     "capital_conflicts",
+    "closed_book",
     "conflicts",
     "countries",
+    "haystack_text",
     "ioi",
     "many_answers",
     "named_positions",
+    "needles",
     "one_to_many",
     "read_arithmetic_templates",
     "read_comp_mech",

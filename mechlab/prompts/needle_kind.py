@@ -1,6 +1,7 @@
 """The kind `needle`: a fact hidden in a long text, and a question that only the text answers."""
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from numbers import Real
@@ -9,6 +10,8 @@ from typing import ClassVar
 from mechlab.errors import PromptError
 
 __all__ = ["NeedlePrompt"]
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def _wrong_text(prompt: NeedlePrompt) -> list[str]:
         value = getattr(prompt, name)
         if not isinstance(value, str):
             problems.append(f"{name} is {type(value).__name__} {value!r:.60}, not text")
-        elif any("\ud800" <= character <= "\udfff" for character in value):
+        elif _HALF.search(value):
             problems.append(f"{name} holds half a surrogate pair, which is not valid Unicode")
         elif name in ("question", "answer") and not value.strip():
             problems.append(f"{name} is empty ({value!r:.20})")
