@@ -1,0 +1,1 @@
+"""Rank-one model editing: ROME, R-ROME, MEMIT, and edits as values that can be undone."""
