@@ -1,11 +1,11 @@
 """Gradients of a metric with respect to activations, prompt by prompt.
 
 Parameters take no part: the gradient is asked for the activations alone, and gradients are switched
-on only inside.
+on only inside, also where the caller switched them off (`no_grad`, `inference_mode`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from mechlab.engine.activations import _groups, _unpadded
 from mechlab.engine.forward import Tokens, forward, tokenize_bases
 from mechlab.engine.rows import Base, Row, check_rows
-from mechlab.errors import OptionError
+from mechlab.errors import ModelError, OptionError
 from mechlab.hooks import SITES, Place, Scale, Site, attach, probes
 from mechlab.metrics import Metric, named_metric
 
@@ -84,10 +84,12 @@ def gradients(
 
     Raises:
         OptionError: a metric that has no useful gradient.
+        ModelError: weights that were made under `inference_mode`.
         SiteError: a place that does not exist on the model, is unproven, or never fired.
         PromptError: prompts that cannot be tokenised, all at once.
     """
     check_differentiable(metric)
+    _refuse_inference_weights(model)
     function = named_metric(metric)
     bases = [Base(text) for text in texts]
     tokens = tokenize_bases(model, bases)
@@ -100,23 +102,56 @@ def gradients(
             place: _padded([given[i] for i in which], place, part)
             for place, given in (offsets or {}).items()
         }
-        edits, found = probes(places, padded)
-        reference = torch.tensor([list(answers[i]) for i in which], device=model.device)
-        with model.lock, torch.enable_grad():
-            with attach(model, edits) as attached:
-                logits = forward(model, part)[:, -1]
-                attached.require_all_fired(model.name)
-            read = function(logits, reference)
-            leaves = [probe.added for probe in found.values()]
-            slopes = torch.autograd.grad(read.sum(), leaves, materialize_grads=True)  # type: ignore[arg-type]
+        wanted = [list(answers[i]) for i in which]
+        read, values, slopes = _backward(model, part, places, padded, function, wanted)
         for row, index in enumerate(which):
             start = part.starts[row]
             yield Gradient(
                 index,
-                float(read[row].detach()),
-                {p: _unpadded(probe.value[row], p, start) for p, probe in found.items()},  # type: ignore[index]
-                {p: _unpadded(g[row], p, start) for p, g in zip(places, slopes, strict=True)},
+                read[row],
+                {
+                    p: _unpadded(value[row], p, start)
+                    for p, value in zip(places, values, strict=True)
+                },
+                {
+                    p: _unpadded(slope[row], p, start)
+                    for p, slope in zip(places, slopes, strict=True)
+                },
             )
+
+
+def _backward(
+    model: "Model",
+    tokens: Tokens,
+    places: Sequence[Place],
+    offsets: Mapping[Place, Tensor],
+    metric: Metric,
+    answers: Sequence[Sequence[int]],
+) -> tuple[list[float], list[Tensor], list[Tensor]]:
+    """Run forward and backward once; return the metric `[row]`, and values and slopes by place.
+
+    What the caller made under `inference_mode` cannot be kept for a backward pass and is copied.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), model.lock:
+        part = replace(tokens, tokens=tokens.tokens.clone(), mask=tokens.mask.clone())
+        edits, found = probes(places, {p: offset.clone() for p, offset in offsets.items()})
+        with attach(model, edits) as attached:
+            logits = forward(model, part)[:, -1]
+            attached.require_all_fired(model.name)
+        read = metric(logits, torch.tensor(answers, device=model.device))
+        leaves = [found[place].added for place in places]
+        slopes = torch.autograd.grad(read.sum(), leaves, materialize_grads=True)  # type: ignore[arg-type]
+    values = [found[place].value for place in places]
+    return read.detach().tolist(), values, list(slopes)  # type: ignore[return-value]
+
+
+def _refuse_inference_weights(model: "Model") -> None:
+    if any(weight.is_inference() for weight in model.hf.parameters()):
+        raise ModelError(
+            f"the weights of {model.name} were made under torch.inference_mode, and torch takes no "
+            "gradients through these.\n  Allowed: models made outside of it.\n  Load the model "
+            "outside; the method itself may be called inside."
+        )
 
 
 def _padded(given: Sequence[Tensor], place: Place, tokens: Tokens) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mechlab import engine
 from mechlab.engine import Base, Row
-from mechlab.errors import OptionError
+from mechlab.errors import ModelError, OptionError
 from mechlab.hooks import Insert, Site
 from mechlab.methods import activation_patch, attribution_patch
 from mechlab.metrics import logit_diff
@@ -153,12 +153,36 @@ def test_the_model_is_left_as_it_was_found(family: str, toy_model: ToyModel) -> 
     model = toy_model(family)
     site = SITES[family][0]
     hooks = [len(point.fwd_hooks) for point in model.bridge.hook_dict.values()]
-    with torch.no_grad():  # gradients are switched on inside, whatever holds outside
-        attribution_patch(model, PAIRS, site=site, by=axis_of(site))  # type: ignore[arg-type]
-        assert not torch.is_grad_enabled()
-    assert torch.is_grad_enabled()
+    options: Any = {"site": site, "by": axis_of(site), "steps": 2}
+    outside = attribution_patch(model, PAIRS, **options)
+    for switched_off in (torch.no_grad(), torch.inference_mode()):
+        with switched_off:  # gradients are switched on inside, whatever holds outside
+            inside = attribution_patch(model, PAIRS, **options)
+            assert not torch.is_grad_enabled()
+        assert_allclose(inside.effect, outside.effect, atol=1e-6)
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     assert all(p.grad is None and not p.requires_grad for p in model.hf.parameters())
     assert [len(point.fwd_hooks) for point in model.bridge.hook_dict.values()] == hooks
+
+
+def test_a_model_made_under_inference_mode_is_refused_with_the_reason(
+    fresh_model: ToyModel,
+) -> None:
+    with torch.inference_mode():
+        model = fresh_model("llama")
+    with pytest.raises(ModelError, match="Load the model outside"):
+        attribution_patch(model, PAIRS)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mamba"])
+def test_a_fresh_model_first_used_under_inference_mode_has_gradients(
+    family: str, fresh_model: ToyModel
+) -> None:
+    model, by = fresh_model(family), axis_of(SITES[family][0])
+    with torch.inference_mode():
+        first = attribution_patch(model, PAIRS, site=SITES[family][0], by=by)  # type: ignore[arg-type]
+    again = attribution_patch(model, PAIRS, site=SITES[family][0], by=by)  # type: ignore[arg-type]
+    assert_allclose(first.effect, again.effect, atol=1e-6)
 
 
 @pytest.mark.parametrize(
