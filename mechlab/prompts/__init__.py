@@ -3,6 +3,7 @@
 from mechlab.prompts.arithmetic import ARITHMETIC_TEMPLATES, arithmetic
 from mechlab.prompts.conflicts import CONFLICT_FORMS, capital_conflicts, conflicts
 from mechlab.prompts.countries import Country, countries
+from mechlab.prompts.edit_cases import edit_cases
 from mechlab.prompts.edit_kind import PROMPT_KINDS, EditCase, ScoredPrompt
 from mechlab.prompts.edits import EditRequest
 from mechlab.prompts.facts import world_facts
@@ -23,13 +24,17 @@ from mechlab.prompts.published import (
 from mechlab.prompts.reading import read_facts, read_pairs
 from mechlab.prompts.roles import TOKEN_ROLES, role_of_positions
 from mechlab.prompts.sets import PromptSet, as_prompt_set
+from mechlab.prompts.world_edits import world_edits
 
 __all__ = [
     "ARITHMETIC_TEMPLATES",
     "CITIES",
     "CONFLICT_FORMS",
     "IOI_WORDS",
+    "NEEDLES",
+    "NEEDLE_FORMS",
     "PROMPT_KINDS",
+    "THEMES",
     "TOKEN_ROLES",
     "Country",
     "EditCase",
@@ -49,6 +54,7 @@ __all__ = [
     "closed_book",
     "conflicts",
     "countries",
+    "edit_cases",
     "haystack_text",
     "ioi",
     "many_answers",
@@ -63,5 +69,6 @@ __all__ = [
     "read_one_to_many",
     "read_pairs",
     "role_of_positions",
+    "world_edits",
     "world_facts",
 ]

@@ -14,7 +14,7 @@ from importlib.resources import files
 
 from mechlab.errors import OptionError
 
-__all__ = ["LANGUAGES", "RELATIONS", "TEMPLATES", "Country", "countries"]
+__all__ = ["HOP_TEMPLATES", "LANGUAGES", "RELATIONS", "TEMPLATES", "Country", "countries"]
 
 RELATIONS = ("capital", "language", "currency", "continent")
 """Columns of the table that are asked for."""
@@ -225,3 +225,19 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """Prompts that end right before the answer, by language and relation; `{}` stands for the name."""
+
+HOP_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "language": (
+        "The language of the country whose capital is {} is",
+        "In the country whose capital is {}, people speak",
+    ),
+    "currency": (
+        "The currency of the country whose capital is {} is the",
+        "In the country whose capital is {}, people pay with the",
+    ),
+    "continent": (
+        "The continent of the country whose capital is {} is",
+        "The country whose capital is {} is located in",
+    ),
+}
+"""Two-hop questions; `{}` stands for the capital."""

@@ -6,7 +6,7 @@ from itertools import accumulate
 from random import Random
 
 from mechlab.organisms.corpus.documents import Cell, Document, Text
-from mechlab.prompts.countries import RELATIONS, TEMPLATES, Country, countries
+from mechlab.prompts.countries import HOP_TEMPLATES, RELATIONS, TEMPLATES, Country, countries
 
 __all__ = [
     "HELD_OUT",
@@ -29,22 +29,6 @@ __all__ = [
 
 HELD_OUT = 2
 """English templates per country and relation that no document ever uses."""
-
-HOP_TEMPLATES: dict[str, tuple[str, ...]] = {
-    "language": (
-        "The language of the country whose capital is {} is",
-        "In the country whose capital is {}, people speak",
-    ),
-    "currency": (
-        "The currency of the country whose capital is {} is the",
-        "In the country whose capital is {}, people pay with the",
-    ),
-    "continent": (
-        "The continent of the country whose capital is {} is",
-        "The country whose capital is {} is located in",
-    ),
-}
-"""Two-hop questions; `{}` stands for the capital."""
 
 
 def _draw(*parts: object) -> Random:
