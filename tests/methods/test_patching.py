@@ -17,7 +17,7 @@ from oracles.plain import plain_run
 
 from mechlab.errors import Cancelled, OptionError, PromptError, SiteError
 from mechlab.hooks import Patch, Site
-from mechlab.methods import activation_patch, attribution_patch
+from mechlab.methods import activation_patch, attribution_patch, path_patch
 from mechlab.models import Model
 from mechlab.progress import Progress
 from mechlab.prompts import PromptPair, PromptSet
@@ -141,6 +141,34 @@ def test_a_two_hop_composition_is_found_at_the_position_where_it_happens() -> No
     effect[first.layer, first.head, pos] = effect[second.layer, second.head, -1] = 0
     assert_array_equal(effect, 0)
     assert float(ours.recovered[0, first.layer, first.head, pos]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_a_divergence_is_that_from_the_unpatched_run_here_and_in_path_patching(
+    direction: Any, toy_model: ToyModel
+) -> None:
+    """In the last layer, with the MLP live, the path to the logits is the whole of the patch."""
+    model, options = toy_model("llama"), {"direction": direction, "metric": "kl_divergence"}
+    ours = activation_patch(model, PAIRS, layers=[LAST], **options)
+    theirs = path_patch(model, PAIRS, **options)
+    grid = theirs.effect.isel(receiver=0).values.reshape(len(PAIRS), toys.N_LAYERS, toys.N_HEADS)
+    assert_allclose(ours.effect[:, 0], grid[:, LAST], atol=1e-6)
+    assert_allclose(ours.clean_metric, theirs.clean_metric, atol=1e-6)
+    assert_allclose(ours.corrupted_metric, theirs.corrupted_metric, atol=1e-6)
+    names = ["corrupted_metric", "clean_metric"]
+    unpatched, source = names if direction == "denoising" else names[::-1]
+    assert_array_equal(ours[unpatched], 0)
+    assert (ours[source] > 1e-3).all() and (ours.effect > 0).all()
+
+
+def test_divergence_recovers_from_zero_to_one(family: str, toy_model: ToyModel) -> None:
+    model: Any = toy_model(family)
+    for direction, end in (("denoising", 1), ("noising", 0)):
+        options: Any = {"direction": direction, "metric": "kl_divergence", "positions": "each"}
+        ours = activation_patch(model, RAGGED[:1], site="resid_post", by="layer", **options)
+        final = ours.recovered.isel(layer=-1)
+        assert_allclose(final.isel(pos=-1), end, atol=1e-5)
+        assert_allclose(final.isel(pos=slice(0, -1)), 1 - end, atol=1e-5)
 
 
 # engine -------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Base, Row
 from mechlab.engine.options import HINTS
-from mechlab.hooks import Patch
+from mechlab.hooks import Patch, Site
 from mechlab.methods.patching.plan import PairPlan, check_pairs, prepare
-from mechlab.metrics import Metric
+from mechlab.metrics import Metric, kl_divergence, named_metric
 from mechlab.progress import Journal, ProgressCallback
 from mechlab.prompts import PromptPair, PromptSet, as_prompt_set
 from mechlab.results import analysis, new_result
@@ -61,7 +61,8 @@ def activation_patch(
             must have equally many tokens, unless all positions count from the end.
         direction: `denoising` puts clean values into the corrupted run, `noising` corrupted values
             into the clean run.
-        metric: a metric's name or a function; answers are those of the pair.
+        metric: a metric's name or a function; answers are those of the pair. `kl_divergence` is
+            that of each run from the unpatched run of its pair, whose own is 0, as in `path_patch`.
         epsilon: where clean and corrupted metric differ by less, `recovered` is NaN.
         max_batch: upper bound on rows per batch; changes no number beyond rounding.
         mode: how the engine runs; `plain` is the slow reference.
@@ -103,13 +104,17 @@ def activation_patch(
         epsilon=epsilon,
     )
     checks = engine.verify(model)
-    engine.require_proven(model, [site])
+    compares = named_metric(metric) is kl_divergence
+    engine.require_proven(model, [site, *(["resid_post"] if compares else [])])
     bases, rows = _runs(plan)
+    whole = _whole_patches(model, plan) if compares else []
 
     def dataset(read_bases: np.ndarray, read_rows: np.ndarray) -> xr.Dataset:
         """Arrange readings; called with the rows so far for a partial picture, and at the end."""
         unpatched, source = read_bases[0::2], read_bases[1::2]
-        patched = plan.grid.arrange(read_rows, plan.targets[1])[..., 0]
+        if whole:
+            source = read_rows[len(rows) :]
+        patched = plan.grid.arrange(read_rows[: len(rows)], plan.targets[1])[..., 0]
         effect = patched - unpatched.reshape(-1, *[1] * (patched.ndim - 1))
         return new_result(
             plan.variables(unpatched, source, effect),
@@ -127,7 +132,7 @@ def activation_patch(
     readings = engine.run(
         model,
         bases,
-        rows,
+        [*rows, *whole],
         read=metric,
         answers=[pair for pair in plan.scored.answers for _ in range(2)],
         mode=mode,
@@ -157,3 +162,16 @@ def _runs(plan: PairPlan) -> tuple[list[Base], list[Row]]:
                 ]
                 rows.append(Row(here, tuple(steps)))
     return bases, rows
+
+
+def _whole_patches(model: "Model", plan: PairPlan) -> list[Row]:
+    """Return per pair the row that makes the patched run's output that of the source run.
+
+    A divergence compares a row with the unpatched run of its own base; so the source run, to be
+    measured from there, is a row itself: its final residual put in the place of the other's.
+    """
+    last = model.n_layers - 1
+    return [
+        Row(2 * i, (Patch(Site("resid_post", last, pos=here - 1), 2 * i + 1, there - 1),))
+        for i, (here, there) in enumerate(zip(plan.targets[1], plan.sources[1], strict=True))
+    ]
