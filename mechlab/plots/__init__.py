@@ -5,15 +5,19 @@ are imported when something is drawn. Effects use a diverging scale with white a
 sequential one from 0 to 1; a cell that was not computed is hatched, never 0.
 """
 
+from mechlab.plots.copies import copied_tokens, copied_views
 from mechlab.plots.effects import grid_view, grid_views
 from mechlab.plots.figure import layer_by_token, to_plotly, write_html
 from mechlab.plots.graph import path_edges, path_graph
 from mechlab.plots.grid_view import GridView, share_limits
+from mechlab.plots.haystacks import length_by_depth, length_by_depth_views
 from mechlab.plots.heads import head_grid, head_views
 from mechlab.plots.lines import control_views, line_views, lines
+from mechlab.plots.masking import mask_curve, mask_view
 from mechlab.plots.palette import DIVERGING, QUALITATIVE, SEQUENTIAL, color_limits
 from mechlab.plots.reading import main_variable
 from mechlab.plots.scatter import scatter
+from mechlab.plots.scores import score_view, sorted_scores
 from mechlab.plots.senders import sender_grid, sender_views
 from mechlab.plots.table import to_csv, to_rows
 from mechlab.plots.terminal import to_terminal
@@ -26,23 +30,31 @@ __all__ = [
     "GridView",
     "color_limits",
     "control_views",
+    "copied_tokens",
+    "copied_views",
     "escape",
     "grid_view",
     "grid_views",
     "head_grid",
     "head_views",
     "layer_by_token",
+    "length_by_depth",
+    "length_by_depth_views",
     "line_views",
     "lines",
     "main_variable",
+    "mask_curve",
+    "mask_view",
     "path_edges",
     "path_graph",
     "scatter",
+    "score_view",
     "sender_grid",
     "sender_views",
     "share_limits",
     "show_text",
     "show_token",
+    "sorted_scores",
     "to_csv",
     "to_plotly",
     "to_rows",
