@@ -58,6 +58,50 @@ def test_one_list_of_positions_holds_for_every_pair(toy_model: ToyModel) -> None
     np.testing.assert_array_equal(shared.effect, each.effect)
 
 
+SPELLINGS = [
+    (np.array([2, -1]), [2, -1]),
+    ((np.int64(2), 3), [2, 3]),
+    (range(2, 4), [2, 3]),
+    (iter([2, 3]), [2, 3]),
+    (np.int64(-1), "last"),
+    (np.array([[2, -1], [3, 5]]), [[2, -1], [3, 5]]),
+    ([range(2), np.array([3])], [[0, 1], [3]]),
+    ("end", "last"),
+    (["city", "end"], [[1, -1], [1, 2, -1]]),
+    ([["city"], [4]], [[1], [4]]),
+]
+
+
+def test_positions_mean_the_same_however_they_are_spelled(toy_model: ToyModel) -> None:
+    model = toy_model("gpt2")
+    pairs = [
+        ml.prompts.PromptPair(PAIR.clean, PAIR.corrupted, "w5", "w9", places=(("city", 0, 5),)),
+        ml.prompts.PromptPair(SHORT.clean, SHORT.corrupted, "w8", "w2", places=(("city", 0, 7),)),
+    ]
+    options = {"senders": ["L0H1"], "receivers": [Site("v", 1, 0)]}
+    for given, plain in SPELLINGS:
+        one, other = (
+            ml.path_patch(model, pairs, positions=spelled, **options) for spelled in (given, plain)
+        )
+        np.testing.assert_array_equal(one.effect, other.effect, err_msg=str(plain))
+        assert np.abs(one.effect).max() > 1e-4
+
+
+def test_places_at_other_tokens_of_a_prompt_are_refused_for_all_pairs(toy_model: ToyModel) -> None:
+    model = toy_model("gpt2")
+    here = {"places": (("a", 0, 5), ("b", 6, 8)), "corrupted_places": (("a", 5, 8),)}
+    pairs = [
+        ml.prompts.PromptPair(PAIR.clean, PAIR.corrupted, "w5", "w9", **here),
+        SHORT,
+        ml.prompts.PromptPair(SHORT.clean, SHORT.corrupted, "w8", "w2", **here),
+    ]
+    refused(model, ml.OptionError, "no pair has such a place.*'a', 'b', 'end'", pairs=pairs,
+            positions=["a", "c"])  # fmt: skip
+    refused(model, ml.PromptError, "1 of 3 pairs .*\n  #1 .* lacks 'b'", pairs=pairs, positions="b")
+    message = refused(model, ml.PromptError, "2 places", pairs=pairs[::2], positions=["a", "b"])
+    assert "#0 'a': [1] and [2]" in message and "#1 'a'" in message
+
+
 def test_a_sender_and_a_receiver_at_different_positions_have_no_edge(toy_model: ToyModel) -> None:
     senders = [Site("z", 0, 1, pos=4), Site("z", 0, 1, pos=5)]
     receivers = [Site("q", 2, 0, pos=4), Site("q", 2, 0), "logits"]
@@ -181,7 +225,13 @@ def refused(model: Model, error: type[Exception], match: str, **options: object)
         ({"metric": "beauty"}, "beauty"),
         ({"positions": "first"}, "positions='first'.*'all', 'last'"),
         ({"positions": [[1], [2]]}, "one such list for each of the 1 pairs"),
-        ({"positions": [1, 1]}, "different whole"),
+        ({"positions": [1, 1]}, "1 named twice.*different whole"),
+        ({"positions": np.array([[1, 1]])}, "1 named twice in the list of pair #0"),
+        ({"positions": [1, np.True_]}, "truth values \\(True"),
+        ({"positions": np.array([True, False])}, "truth values .*flatnonzero"),
+        ({"positions": np.array([1.0])}, "1.0 cannot be used"),
+        ({"positions": ["end", 3]}, "numbers and names"),
+        ({"positions": {"end": 1}}, "cannot be used"),
         ({"senders": "some"}, "senders: 'some'.*'all_heads'"),
         ({"senders": [3, "L9", "L0H1"]}, "senders: 3, 'L9' cannot"),
         ({"senders": []}, "senders: nothing"),
@@ -261,6 +311,8 @@ def test_positions_that_a_prompt_lacks_are_refused_with_all_offenders(toy_model:
     model, pairs = toy_model("gpt2"), [PAIR, SHORT, PAIR, SHORT]
     message = refused(model, ml.PromptError, "2 of 4 prompts", pairs=pairs, positions=[7])
     assert "#1 (7 tokens): [7]" in message and "#3" in message
+    twice = refused(model, ml.PromptError, "twice in 2 of 4", pairs=pairs, positions=[6, -1])
+    assert "#1 (7 tokens): 6 and -1, #3" in twice
     refused(
         model,
         ml.PromptError,

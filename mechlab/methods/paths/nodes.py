@@ -1,6 +1,6 @@
 """Senders and receivers as options: named sweeps, sites, heads, and nodes set together."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mechlab.axes import Head, heads
@@ -11,7 +11,15 @@ from mechlab.hooks import Site
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["check_nodes", "kind_of", "label_of", "receivers_of", "senders_of"]
+__all__ = [
+    "check_nodes",
+    "kind_of",
+    "label_of",
+    "plain_nodes",
+    "receivers_of",
+    "require_heads",
+    "senders_of",
+]
 
 SENDER_KINDS = {"z": "head", "attn_out": "attn", "mlp_out": "mlp", "embed": "embed"}
 RECEIVER_KINDS = {"q": "q", "k": "k", "v": "v", "pattern": "pattern", "z": "head", "mlp_out": "mlp"}
@@ -19,18 +27,27 @@ PER_QUERY_HEAD = ("pattern", "z")
 """Receivers that include keys or values, and count query heads."""
 
 
+def require_heads(model: "Model") -> None:
+    """Refuse models without attention heads, whatever else is wrong with a call.
+
+    Raises:
+        SiteError: with what can be done there.
+    """
+    if not model.has_attention:
+        raise SiteError(
+            f"{model.name} ({model.family}) is recurrent and has no attention heads. Path patching "
+            "holds the heads, so that nothing else carries a change to other positions. Allowed: "
+            "models with attention. To patch whole blocks of this one use "
+            "ml.activation_patch(..., site='mixer_out', by='layer')."
+        )
+
+
 def senders_of(model: "Model", given: object) -> list[Node]:
     """Return the senders that an option names, each a tuple of sites.
 
     Raises:
         OptionError: names and values that are no senders, all at once.
-        SiteError: on a model without attention heads.
     """
-    if not model.has_attention:
-        raise SiteError(
-            f"{model.name} ({model.family}) is recurrent. Path patching holds attention heads, and "
-            "it has none. Use activation_patch at 'mixer_out' instead."
-        )
     sweeps: dict[str, Callable[[], list[Node]]] = {
         "all_heads": lambda: _grid("z", model.n_layers, model.n_heads),
         "all_mlps": lambda: _grid("mlp_out", model.n_layers, None),
@@ -83,8 +100,16 @@ def _shared(model: "Model", what: str) -> str:
     )
 
 
+def plain_nodes(given: Any) -> Any:
+    """Return the option as it was given, arrays and iterators as lists: they are read twice."""
+    if hasattr(given, "tolist"):
+        return given.tolist()
+    return list(given) if isinstance(given, Iterator) else given
+
+
 def _nodes(option: str, given: object, sweeps: dict[str, Any]) -> list[Node]:
     """Read an option: a sweep's name, or a list of names, sites, heads and tuples of these."""
+    given = plain_nodes(given)
     if isinstance(given, str | Site | Head) or not isinstance(given, Iterable):
         given = [given]
     found: list[Node] = []

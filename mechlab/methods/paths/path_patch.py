@@ -1,7 +1,7 @@
 """`path_patch`: patch a sender, let receivers alone see it, read the metric."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -9,13 +9,13 @@ import xarray as xr
 
 from mechlab import engine
 from mechlab.axes import Head
-from mechlab.engine import Node, PathPrompt
+from mechlab.engine import Node
 from mechlab.engine.options import HINTS
-from mechlab.errors import OptionError, PromptError, SiteError
 from mechlab.hooks import Site
-from mechlab.methods.paths.nodes import check_nodes, kind_of, label_of, receivers_of, senders_of
-from mechlab.metrics import Metric, named_metric, units_of
-from mechlab.models import ScoredPairs, scored_pairs
+from mechlab.methods.paths.nodes import kind_of, label_of, plain_nodes, require_heads
+from mechlab.methods.paths.plan import check_paths, prepare, proven_edges
+from mechlab.methods.paths.positions import plain_positions
+from mechlab.metrics import Metric, units_of
 from mechlab.progress import Journal, Progress, ProgressCallback
 from mechlab.prompts import PromptPair, PromptSet, as_prompt_set
 from mechlab.results import analysis, new_result
@@ -26,9 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["path_patch"]
 
 Item = Site | Head | str | Sequence[Site | Head | str]
+Listed = Sequence[int] | Sequence[str] | np.ndarray
+Positions = str | int | Listed | Sequence[Listed]
 
 
-@analysis(version=1, prompt_kind="pair", default_plot="sender_grid", per_prompt=False)
+@analysis(
+    version=1,
+    prompt_kind="pair",
+    default_plot="sender_grid",
+    per_prompt=False,
+    check=check_paths,
+)
 def path_patch(
     model: "Model",
     pairs: PromptSet[Any] | Sequence[PromptPair] | PromptPair,
@@ -38,7 +46,7 @@ def path_patch(
     freeze: Literal["heads", "heads+mlps"] = "heads",
     direction: Literal["noising", "denoising"] = "noising",
     ln: Literal["recompute", "frozen"] = "recompute",
-    positions: Literal["all", "last"] | Sequence[int] | Sequence[Sequence[int]] = "all",
+    positions: Positions = "all",
     metric: str | Metric = "logit_diff",
     max_batch: int | None = None,
     progress: ProgressCallback | None = None,
@@ -74,8 +82,9 @@ def path_patch(
             at the scale of the original run, so that the effects of senders on an input add up.
             Norms in front of live MLPs on the way are always recomputed.
         positions: where senders are patched: `all` positions, the `last`, a list of positions of
-            every prompt (negative ones count from the end), or one such list per pair, as
-            `ml.prompts.named_positions` gives them. Where no sender writes nothing is received:
+            every prompt (negative ones count from the end), the name or names of places that the
+            pairs have (`PromptPair.places`, `end`; all tokens of each), or one such list per pair,
+            as `ml.prompts.named_positions` gives them. Where no sender writes nothing is received:
             heads are held, and the residual does not move between positions.
         metric: a metric's name or a function; answers are those of the pair.
         max_batch: upper bound on rows per batch; changes no number beyond rounding.
@@ -93,12 +102,15 @@ def path_patch(
         position in common) is NaN.
 
     Raises:
-        OptionError: an option outside its range or choices.
-        SiteError: nodes that the model does not have or that cannot send or receive, all at once;
-            keys or values asked for per query head where groups share them; a sender without an
-            additive write (`heads+mlps`); or when none of the edges asked for exists.
-        PromptError: pairs that do not align, whose answers begin with the same token, or positions
-            that a prompt does not have; all offenders at once.
+        OptionError: an option outside its range or choices; a position named twice; a place that
+            no pair has; a metric of several numbers, or one that no record can name.
+        SiteError: a model without attention heads; nodes that the model does not have or that
+            cannot send or receive, all at once; keys or values asked for per query head where
+            groups share them; a sender without an additive write (`heads+mlps`); or when none of
+            the edges asked for exists.
+        PromptError: pairs that do not align, whose answers begin with the same token, positions or
+            places that a prompt does not have, or two that are one token of it; all offenders at
+            once, before the first forward pass.
         ModelError: blocks that cannot be run with their attention held.
         Cancelled: when `progress` asked to stop.
 
@@ -108,23 +120,25 @@ def path_patch(
     does is worked out by its own block; values equal those of three whole runs to rounding.
     """
     started = time.time()
+    require_heads(model)
+    senders, receivers = plain_nodes(senders), plain_nodes(receivers)
+    positions = plain_positions(positions)
     options = {name: value for name, value in locals().items() if name not in HINTS}
-    engine.check_choice("freeze", freeze, ("heads", "heads+mlps"))
-    engine.check_choice("direction", direction, ("noising", "denoising"))
-    engine.check_choice("ln", ln, ("recompute", "frozen"))
     engine.check_whole("max_batch", max_batch, at_least=1, optional=True)
-    named_metric(metric)
     prompts = as_prompt_set(pairs, kind="pair")
-    sending, receiving = senders_of(model, senders), receivers_of(model, receivers)
-    check_nodes(model, sending, receiving)
-    scored = scored_pairs(model, prompts)
-    where = _positions(positions, scored.lengths)
-    _check_site_positions([*sending, *receiving], scored.lengths)
-    checks = engine.verify(model)
-    edges = engine.edges_of(
-        sending, receiving, where, scored.lengths, parallel=bool(model.parallel_blocks)
+    plan = prepare(
+        model,
+        prompts,
+        senders=senders,
+        receivers=receivers,
+        freeze=freeze,
+        direction=direction,
+        ln=ln,
+        positions=positions,
+        metric=metric,
     )
-    _refuse_no_edge(model, sending, receiving, edges)
+    checks = engine.verify(model)
+    edges = proven_edges(model, plan)
 
     def dataset(original: np.ndarray, new: np.ndarray, patched: np.ndarray) -> xr.Dataset:
         """Arrange readings; called with those so far for a partial picture, and at the end."""
@@ -136,7 +150,7 @@ def path_patch(
             )
         result = new_result(
             _variables(direction, metric, edges, original, new, patched),
-            _coordinates(prompts, sending, receiving),
+            _coordinates(prompts, plan.senders, plan.receivers),
             method="path_patch",
             version=1,
             model=model,
@@ -154,9 +168,9 @@ def path_patch(
 
     readings = engine.run_paths(
         model,
-        _path_prompts(scored, direction, where),
-        sending,
-        receiving,
+        plan.prompts(),
+        plan.senders,
+        plan.receivers,
         freeze=freeze,
         ln=ln,
         read=metric,
@@ -166,110 +180,6 @@ def path_patch(
     )
     result = dataset(readings.original, readings.new, readings.patched)
     return result.assign_attrs(rows=readings.rows)
-
-
-def _path_prompts(
-    scored: ScoredPairs, direction: str, where: Sequence[tuple[int, ...] | None]
-) -> list[PathPrompt]:
-    original, new = scored.texts, scored.corrupted
-    if direction == "denoising":
-        original, new = new, original
-    return [
-        PathPrompt(*fields) for fields in zip(original, new, scored.answers, where, strict=True)
-    ]
-
-
-# --- positions and edges --------------------------------------------------------------------------
-
-
-def _positions(given: object, lengths: Sequence[int]) -> list[tuple[int, ...] | None]:
-    """Return the positions of each pair, counted from the start; `None` for all of them.
-
-    Raises:
-        OptionError: what is no choice and no list of positions.
-        PromptError: positions that a prompt does not have, all offenders at once.
-    """
-    if given == "all":
-        return [None] * len(lengths)
-    shared = (-1,) if given == "last" else _whole_numbers(given)
-    if shared is not None:
-        lists = [shared] * len(lengths)
-    else:
-        per_pair = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else []
-        read = [_whole_numbers(one) for one in per_pair]
-        lists = [one for one in read if one is not None]
-        if not lists or len(lists) != len(read) or len(lists) != len(lengths):
-            raise OptionError(
-                f"positions={given!r:.80}. Allowed: 'all', 'last', a list of different whole "
-                f"numbers, or one such list for each of the {len(lengths)} pairs. Use one of these."
-            )
-    wrong = [
-        f"#{i} ({length} tokens): {bad}"
-        for i, (here, length) in enumerate(zip(lists, lengths, strict=True))
-        if (bad := [p for p in here if not -length <= p < length])
-    ]
-    if wrong:
-        raise PromptError(
-            f"{len(wrong)} of {len(lengths)} prompts do not have these positions: "
-            f"{', '.join(wrong)}.\n  Allowed: positions inside each prompt, negative ones counted "
-            "from the end.\n  Give a list per pair where prompts differ."
-        )
-    return [
-        tuple(sorted({p % length for p in here}))
-        for here, length in zip(lists, lengths, strict=True)
-    ]
-
-
-def _whole_numbers(given: object) -> tuple[int, ...] | None:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        return None
-    numbers = tuple(given)
-    good = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers)
-    return (
-        tuple(int(n) for n in numbers) if good and 0 < len(set(numbers)) == len(numbers) else None
-    )
-
-
-def _check_site_positions(nodes: Sequence[Node], lengths: Sequence[int]) -> None:
-    """Refuse sites at positions that some prompt does not have.
-
-    Raises:
-        PromptError: naming all of them.
-    """
-    named = {site.pos for node in nodes for site in node if site.pos is not None}
-    if not named or max(named) < min(lengths):
-        return
-    short = [f"#{i} ({length} tokens)" for i, length in enumerate(lengths) if length <= max(named)]
-    raise PromptError(
-        f"a node names position {max(named)}, which {len(short)} of {len(lengths)} prompts do not "
-        f"have: {', '.join(short)}.\n  Allowed: positions that every prompt has.\n  Leave pos out "
-        "of the site and give positions per pair."
-    )
-
-
-def _refuse_no_edge(
-    model: "Model", senders: Sequence[Node], receivers: Sequence[Node], edges: np.ndarray
-) -> None:
-    """Refuse a call in which nothing could be measured.
-
-    Raises:
-        SiteError: with the reason.
-    """
-    if edges.any():
-        return
-    pairs = [f"{label_of(s)} -> {label_of(r, receiver=True)}" for s in senders for r in receivers]
-    order = (
-        "attention and MLP of a block read the same residual"
-        if model.parallel_blocks
-        else "the MLP of a block comes after its attention"
-    )
-    more = f" and {len(pairs) - 10} more" if len(pairs) > 10 else ""
-    raise SiteError(
-        f"no such path on {model.name}: {', '.join(pairs[:10])}{more}.\n  Allowed: receivers after "
-        f"the sender ({order}; heads of one block do not see each other), which read a position "
-        "that the sender writes (heads are held, so nothing moves between positions; logits read "
-        "the last one).\n  Change sender, receiver or positions; in a sweep such edges are NaN."
-    )
 
 
 # --- the result -----------------------------------------------------------------------------------
