@@ -8,6 +8,15 @@ from mechlab.engine.activations import (
     record,
 )
 from mechlab.engine.edges import Node, edges_of
+from mechlab.engine.generation import (
+    Choose,
+    Decoded,
+    DecodeRow,
+    HeadMask,
+    continuation_logits,
+    decode,
+    greedy,
+)
 from mechlab.engine.gradients import Gradient, check_differentiable, gradients
 from mechlab.engine.grid import Grid, Positions, Unit
 from mechlab.engine.options import MODES, check_choice, check_number, check_whole
@@ -29,9 +38,13 @@ __all__ = [
     "Base",
     "Check",
     "Checks",
+    "Choose",
+    "DecodeRow",
+    "Decoded",
     "EngineWarning",
     "Gradient",
     "Grid",
+    "HeadMask",
     "MODES",
     "NextTokens",
     "Node",
@@ -47,10 +60,13 @@ __all__ = [
     "check_differentiable",
     "check_number",
     "check_whole",
+    "continuation_logits",
+    "decode",
     "default_window",
     "edges_of",
     "embed_texts",
     "gradients",
+    "greedy",
     "next_tokens",
     "record",
     "require_proven",

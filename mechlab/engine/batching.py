@@ -14,7 +14,15 @@ from mechlab.errors import MechlabError
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Batch", "cut_batches", "positions_per_chunk", "rows_that_fit", "with_back_off"]
+__all__ = [
+    "Batch",
+    "cut_batches",
+    "free_bytes",
+    "is_out_of_memory",
+    "positions_per_chunk",
+    "rows_that_fit",
+    "with_back_off",
+]
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 """Token positions per batch. On two CPU cores a trace of GPT-2 small with 20 tokens took a tenth
@@ -55,7 +63,7 @@ def rows_that_fit(model: "Model", width: int, max_batch: int | None) -> int:
         max_batch: upper bound set by the user.
     """
     budget = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"]) // width
-    fits = int(0.4 * _free_bytes(model.device) / row_bytes(model, width))
+    fits = int(0.4 * free_bytes(model.device) / row_bytes(model, width))
     return max(1, min(budget, fits, max_batch or budget))
 
 
@@ -65,7 +73,8 @@ def row_bytes(model: "Model", width: int) -> int:
     return (per_position * width + model.d_vocab) * max(4, model.dtype.itemsize)
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that is free on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
@@ -132,7 +141,7 @@ def with_back_off(
     try:
         return run(batch)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(batch.rows) == 1:
             raise MechlabError(
@@ -146,7 +155,8 @@ def with_back_off(
     return join(with_back_off(run, halves[0], join), with_back_off(run, halves[1], join))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out; on CPU only the text tells."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)
