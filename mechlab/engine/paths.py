@@ -122,6 +122,15 @@ def _require_support(model: "Model", senders: Sequence[Node], receivers: Sequenc
     if any(site.name != "mlp_out" for node in receivers for site in node):
         names |= {"q", "k", "v"}
     require_proven(model, sorted(names))
+    if not checks.padding_exact:
+        dtype = str(model.dtype).removeprefix("torch.")
+        other = "" if model.dtype == torch.float32 else ", or this one in float32"
+        raise ModelError(
+            f"paths of {model.name} ({model.family}) cannot be patched in {dtype}: left padding "
+            "changes its numbers there, and the engine is not used where one of its checks fails."
+            f"\n  Allowed: models that pass them{other}.\n"
+            f"  See `mechlab models check {model.name}`; activation patching works without them."
+        )
     if not (checks.engine_agrees and checks.resumes_inside):
         raise ModelError(
             f"paths of {model.name} ({model.family}) cannot be patched: its blocks could not be "

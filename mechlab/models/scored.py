@@ -67,7 +67,11 @@ def scored_prompts(
 
 
 def scored_pairs(
-    model: "Model", pairs: PromptSet[PromptPair], *, same_length: bool = True
+    model: "Model",
+    pairs: PromptSet[PromptPair],
+    *,
+    same_length: bool = True,
+    way_out: str = "",
 ) -> ScoredPairs:
     """Tokenise pairs and refuse those that cannot be compared.
 
@@ -75,6 +79,7 @@ def scored_pairs(
         model: the model.
         pairs: the pairs.
         same_length: whether clean and corrupted prompt must have as many tokens.
+        way_out: what the caller allows of other pairs, such as "with positions='last' any".
 
     Raises:
         PromptError: texts that cannot be tokenised, answers that begin with the same token,
@@ -84,7 +89,7 @@ def scored_pairs(
     tokens = model.tokenize([*clean, *corrupted]).lengths
     lengths, others = tokens[: len(pairs)], tokens[len(pairs) :]
     if same_length:
-        _refuse_unaligned(pairs, lengths, others)
+        _refuse_unaligned(pairs, lengths, others, way_out)
     right = model.answer_tokens(clean, [pair.answer for pair in pairs])
     wrong = model.answer_tokens(clean, [pair.wrong_answer for pair in pairs])
     answers = tuple((a[0], b[0]) for a, b in zip(right, wrong, strict=True))
@@ -115,7 +120,7 @@ def _targets(
 
 
 def _refuse_unaligned(
-    pairs: PromptSet[PromptPair], clean: Sequence[int], corrupted: Sequence[int]
+    pairs: PromptSet[PromptPair], clean: Sequence[int], corrupted: Sequence[int], way_out: str
 ) -> None:
     lines = [
         f"  #{i} {shorten(pair.clean)} has {a} tokens, {shorten(pair.corrupted)} has {b}"
@@ -126,9 +131,9 @@ def _refuse_unaligned(
         raise PromptError(
             f"{len(lines)} of {len(pairs)} pairs do not align token by token:\n"
             + "\n".join(lines)
-            + "\n  Allowed: clean and corrupted prompts of the same number of tokens; with "
-            "positions='last' any.\n  Look at model.show_tokens(text) and exchange words of equal "
-            "length in tokens."
+            + "\n  Allowed: clean and corrupted prompts of the same number of tokens"
+            + (f"; {way_out}" if way_out else "")
+            + ".\n  Look at model.show_tokens(text) and exchange words of equal length in tokens."
         )
 
 

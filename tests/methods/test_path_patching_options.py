@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 import toys
 from oracles import post_norm
 
 import mechlab as ml
+from mechlab.engine import EngineWarning
 from mechlab.models import Model, wrap_model
 
 PAIR = ml.prompts.PromptPair(
@@ -299,6 +301,7 @@ def test_pairs_that_do_not_align_are_all_named(toy_model: ToyModel) -> None:
     same = [PAIR, uneven, SHORT, uneven]
     message = refused(toy_model("gpt2"), ml.PromptError, "2 of 4 pairs do not align", pairs=same)
     assert "#1" in message and "#3" in message
+    assert "'last'" not in message, "no choice of positions aligns them"
 
 
 def test_answers_with_one_first_token_are_refused(fresh_model: ToyModel) -> None:
@@ -322,8 +325,74 @@ def test_positions_that_a_prompt_lacks_are_refused_with_all_offenders(toy_model:
     )
 
 
-def test_models_without_attention_are_refused(toy_model: ToyModel) -> None:
-    refused(toy_model("mamba"), ml.SiteError, "recurrent")
+def test_a_model_without_attention_is_refused_for_that_reason_first(toy_model: ToyModel) -> None:
+    model, reason = toy_model("mamba"), "has no attention heads"
+    uneven = ml.prompts.PromptPair("Paris is the city", "Paris is in the city", "w5", "w9")
+    wrong: list[dict[str, object]] = [
+        {},
+        {"freeze": "mlps"},
+        {"max_batch": 0},
+        {"metric": "beauty"},
+        {"senders": "some"},
+        {"positions": np.array([True])},
+        {"pairs": uneven},
+        {"pairs": []},
+    ]
+    messages = {refused(model, ml.SiteError, reason, **options) for options in wrong}
+    (message,) = messages
+    assert "site='mixer_out', by='layer'" in message
+    instead = ml.activation_patch(model, PAIR, site="mixer_out", by="layer")
+    assert np.abs(instead.effect).max() > 0.1
+
+
+def test_a_refusal_on_account_of_padding_names_the_precision() -> None:
+    hf = toys.make_hf("llama", dtype=torch.float64)
+    model = wrap_model(hf, toys.make_tokenizer(), name="wide")
+    with pytest.warns(EngineWarning):
+        refused(model, ml.ModelError, "in float64: left padding.*\n.*or this one in float32")
+
+
+def test_what_can_be_refused_is_refused_before_the_model_is_run(fresh_model: ToyModel) -> None:
+    model = fresh_model("gpt2")
+    uneven = ml.prompts.PromptPair("Paris is the city", "Paris is in the city", "w5", "w9")
+    wrong: list[dict[str, object]] = [
+        {"ln": "none"},
+        {"max_batch": 0},
+        {"metric": lambda logits, answers: logits[:, 0]},
+        {"metric": two_numbers},
+        {"senders": ["L7H0"]},
+        {"receivers": [Site("q", 9, 0)]},
+        {"receivers": ["L0H1"], "senders": ["L1H1"]},
+        {"positions": [9]},
+        {"positions": "nowhere"},
+        {"positions": [7, -1]},
+        {"senders": [Site("mlp_out", 0, pos=8)]},
+        {"pairs": [PAIR, uneven]},
+    ]
+
+    def stop(*args: object) -> None:
+        raise AssertionError("a forward pass")
+
+    handle = model.bridge.blocks[0].register_forward_pre_hook(stop)
+    with handle:
+        for options in wrong:
+            options = {"pairs": [PAIR, SHORT], **options}
+            with pytest.raises(ml.MechlabError) as direct:
+                ml.path_patch(model, **options)  # type: ignore[arg-type]
+            pairs = options.pop("pairs")
+            if "max_batch" not in options:
+                with pytest.raises(ml.MechlabError) as checked:
+                    ml.path_patch.method.check(model, ml.prompts.PromptSet(pairs), **options)
+                assert str(checked.value) == str(direct.value)
+        with pytest.raises(AssertionError, match="a forward pass"):
+            ml.path_patch(model, PAIR)
+
+
+def two_numbers(logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    return logits[:, :2]
+
+
+two_numbers.outputs = 2  # type: ignore[attr-defined]
 
 
 def test_a_head_whose_write_is_normed_again_has_no_direct_edge() -> None:
