@@ -17,7 +17,7 @@ AXES = frozenset(
     prompt pos layer head kv_head site component token_role answer metric sample seed draw k alpha
     head_set outcome lag copy sender receiver source window depth length needle_pos step case list
     subject input_position output_position candidate beta_enc beta_rec gamma_ft checkpoint language
-    model channel vocab prompt_kind target edit delta rank d_in d_out d_key context
+    model channel vocab prompt_kind target edit delta rank d_in d_out d_key context bin
     """.split()
 )
 """Every dimension name a result may have. A new one is added here first."""
