@@ -1,1 +1,17 @@
 """Rank-one model editing: ROME, R-ROME, MEMIT, and edits as values that can be undone."""
+
+from mechlab.methods.editing.counting import key_statistics
+from mechlab.methods.editing.deltas import Delta, DenseDelta
+from mechlab.methods.editing.edits import Edit
+from mechlab.methods.editing.key_statistics import KeyStatistics, RankDeficientWarning
+from mechlab.methods.editing.rank_one import rank_one_edit
+
+__all__ = [
+    "Delta",
+    "DenseDelta",
+    "Edit",
+    "KeyStatistics",
+    "RankDeficientWarning",
+    "key_statistics",
+    "rank_one_edit",
+]
