@@ -46,20 +46,32 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import attribution_patch as attribution_patch
     from mechlab.methods import average_indirect_effect as average_indirect_effect
     from mechlab.methods import causal_trace as causal_trace
+    from mechlab.methods import compare_rankings as compare_rankings
     from mechlab.methods import conflict_heads as conflict_heads
     from mechlab.methods import conflict_rankings as conflict_rankings
     from mechlab.methods import default_window as default_window
     from mechlab.methods import direct_logit_attribution as direct_logit_attribution
     from mechlab.methods import keep_known as keep_known
     from mechlab.methods import logit_lens as logit_lens
+    from mechlab.methods import needle_recall as needle_recall
     from mechlab.methods import path_patch as path_patch
     from mechlab.methods import prune_heads as prune_heads
     from mechlab.methods import repair_slope as repair_slope
+    from mechlab.methods import retrieval_curve as retrieval_curve
+    from mechlab.methods import retrieval_heads as retrieval_heads
+    from mechlab.methods import retrieval_histogram as retrieval_histogram
+    from mechlab.methods import retrieval_score as retrieval_score
+    from mechlab.methods import retrieval_stability as retrieval_stability
+    from mechlab.methods import retrieval_summary as retrieval_summary
     from mechlab.methods import scale_heads as scale_heads
     from mechlab.methods import self_repair as self_repair
     from mechlab.methods import split_pairs as split_pairs
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.methods import token_lens as token_lens
+    from mechlab.methods.evaluation import drift as drift
+    from mechlab.methods.evaluation import edit_summary as edit_summary
+    from mechlab.methods.evaluation import evaluate_edit as evaluate_edit
+    from mechlab.methods.evaluation import next_token_reference as next_token_reference
     from mechlab.methods.knockout import knockout as knockout
     from mechlab.models import Model as Model
     from mechlab.models import load_model as load_model
@@ -110,20 +122,34 @@ _NAMES = {
         "attribution_patch",
         "average_indirect_effect",
         "causal_trace",
+        "compare_rankings",
         "conflict_heads",
         "conflict_rankings",
         "default_window",
         "direct_logit_attribution",
         "keep_known",
         "logit_lens",
+        "needle_recall",
         "path_patch",
         "prune_heads",
         "repair_slope",
+        "retrieval_curve",
+        "retrieval_heads",
+        "retrieval_histogram",
+        "retrieval_score",
+        "retrieval_stability",
+        "retrieval_summary",
         "scale_heads",
         "self_repair",
         "split_pairs",
         "subject_embedding_std",
         "token_lens",
+    ),
+    "mechlab.methods.evaluation": (
+        "drift",
+        "edit_summary",
+        "evaluate_edit",
+        "next_token_reference",
     ),
     "mechlab.methods.knockout": ("knockout",),
     "mechlab.models": ("Model", "load_model", "random_heads", "untrained", "wrap_model"),

@@ -8,12 +8,23 @@ from mechlab.methods.conflict import (
     prune_heads,
     split_pairs,
 )
+from mechlab.methods.evaluation import evaluate_edit
 from mechlab.methods.knockout import knockout
 from mechlab.methods.knowledge import keep_known
 from mechlab.methods.lens import logit_lens
 from mechlab.methods.patching import activation_patch, attribution_patch
 from mechlab.methods.paths import path_patch
 from mechlab.methods.repair import repair_slope, self_repair
+from mechlab.methods.retrieval import (
+    compare_rankings,
+    needle_recall,
+    retrieval_curve,
+    retrieval_heads,
+    retrieval_histogram,
+    retrieval_score,
+    retrieval_stability,
+    retrieval_summary,
+)
 from mechlab.methods.scaling import scale_heads
 from mechlab.methods.tracing import (
     average_indirect_effect,
@@ -30,16 +41,25 @@ __all__ = [
     "attribution_patch",
     "average_indirect_effect",
     "causal_trace",
+    "compare_rankings",
     "conflict_heads",
     "conflict_rankings",
     "default_window",
     "direct_logit_attribution",
+    "evaluate_edit",
     "keep_known",
     "knockout",
     "logit_lens",
+    "needle_recall",
     "path_patch",
     "prune_heads",
     "repair_slope",
+    "retrieval_curve",
+    "retrieval_heads",
+    "retrieval_histogram",
+    "retrieval_score",
+    "retrieval_stability",
+    "retrieval_summary",
     "scale_heads",
     "self_repair",
     "split_pairs",
@@ -56,10 +76,14 @@ METHODS: dict[str, Method] = {
         causal_trace,
         conflict_heads,
         direct_logit_attribution,
+        evaluate_edit,
         knockout,
         logit_lens,
+        needle_recall,
         path_patch,
         prune_heads,
+        retrieval_curve,
+        retrieval_score,
         scale_heads,
         self_repair,
         token_lens,

@@ -8,6 +8,7 @@ from mechlab.prompts.edit_kind import PROMPT_KINDS, EditCase, ScoredPrompt
 from mechlab.prompts.edits import EditRequest
 from mechlab.prompts.facts import world_facts
 from mechlab.prompts.haystacks import THEMES, haystack_text
+from mechlab.prompts.head_scores import read_head_scores
 from mechlab.prompts.ioi import IOI_WORDS, IoiWords, ioi
 from mechlab.prompts.kinds import Fact, Place, Prompt, PromptPair
 from mechlab.prompts.needle_kind import NeedlePrompt
@@ -64,6 +65,7 @@ __all__ = [
     "read_arithmetic_templates",
     "read_comp_mech",
     "read_facts",
+    "read_head_scores",
     "read_lre",
     "read_mib_ioi",
     "read_one_to_many",
