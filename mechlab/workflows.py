@@ -12,6 +12,7 @@ from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Positions
 from mechlab.engine.options import HINTS
+from mechlab.engine.positions import PositionOption
 from mechlab.errors import OptionError
 from mechlab.methods import activation_patch, attribution_patch
 from mechlab.metrics import Metric
@@ -36,7 +37,7 @@ def screen_then_verify(
     site: str = "z",
     by: Literal["head", "kv_head"] = "head",
     layers: Sequence[int] | None = None,
-    positions: Literal["all", "last"] | Sequence[int] = "all",
+    positions: PositionOption = "all",
     direction: Literal["denoising", "noising"] = "denoising",
     metric: str | Metric = "logit_diff",
     steps: int = 1,
@@ -78,7 +79,7 @@ def screen_then_verify(
         OptionError, SiteError, PromptError, Cancelled: as the two methods do; or `k` and `sample`
             that are no whole numbers, `k` at least 1.
     """
-    started = time.time()
+    started, positions = time.time(), engine.plain_positions(positions)
     options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_whole("k", k, at_least=1)
     engine.check_whole("sample", sample, at_least=0)

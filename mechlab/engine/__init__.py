@@ -18,10 +18,11 @@ from mechlab.engine.generation import (
     greedy,
 )
 from mechlab.engine.gradients import Gradient, check_differentiable, gradients
-from mechlab.engine.grid import Grid, Positions, Unit
+from mechlab.engine.grid import Grid, Unit
 from mechlab.engine.options import MODES, check_choice, check_number, check_whole
 from mechlab.engine.path_plan import PathPrompt
 from mechlab.engine.paths import PathReadings, run_paths
+from mechlab.engine.positions import Positions, plain_positions
 from mechlab.engine.rows import Base, Readings, Row
 from mechlab.engine.run import run
 from mechlab.engine.verify import (
@@ -68,6 +69,7 @@ __all__ = [
     "gradients",
     "greedy",
     "next_tokens",
+    "plain_positions",
     "record",
     "require_proven",
     "run",

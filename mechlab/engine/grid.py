@@ -1,100 +1,22 @@
 """The cells of a sweep over layers, heads and positions: what each writes, where it is shown."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mechlab.axes import Head
 from mechlab.engine.options import check_choice
-from mechlab.errors import OptionError, PromptError, SiteError
+from mechlab.engine.positions import Cell, Positions
+from mechlab.errors import OptionError, SiteError
 from mechlab.hooks import SITES, Site, known_kind
 from mechlab.models import chosen_heads, chosen_layers, head_sets
 
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Grid", "Positions", "Unit"]
-
-Cell = tuple[int, ...] | None
-"""Positions written together, negative ones counted from the end; `None` for the whole prompt."""
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Which positions of a prompt are written, and whether together or one by one.
-
-    Attributes:
-        each: whether every position is a cell of its own (an axis `pos`).
-        listed: positions written together, negative ones counted from the end; `None` for all.
-    """
-
-    each: bool
-    listed: Cell
-
-    @classmethod
-    def make(cls, given: object) -> "Positions":
-        """Read the option.
-
-        Args:
-            given: `all`, `each`, `last`, or a list of positions.
-
-        Raises:
-            OptionError: anything else.
-        """
-        named = {"all": cls(False, None), "each": cls(True, None), "last": cls(False, (-1,))}
-        if isinstance(given, str) and given in named:
-            return named[given]
-        if isinstance(given, Iterable) and not isinstance(given, str):
-            listed = tuple(given)
-            whole = all(isinstance(p, Integral) and not isinstance(p, bool) for p in listed)
-            if listed and whole and len(set(listed)) == len(listed):
-                return cls(False, tuple(int(p) for p in listed))
-        raise OptionError(
-            f"positions={given!r:.60}. Allowed: 'all' (together), 'each' (one by one), 'last', or "
-            "a list of different whole numbers, negative ones counted from the end."
-        )
-
-    @property
-    def aligned(self) -> bool:
-        """Whether two prompts need equal lengths for their positions to correspond."""
-        return self.listed is None or any(pos >= 0 for pos in self.listed)
-
-    def cells(self, length: int) -> list[Cell]:
-        """Return the cells of a prompt of `length` tokens."""
-        return [(pos,) for pos in range(length)] if self.each else [self.listed]
-
-    def check(self, lengths: Sequence[int]) -> None:
-        """Refuse positions that a prompt does not have, or that name one token of it twice.
-
-        Raises:
-            PromptError: naming every prompt that is too short, or where two positions meet.
-        """
-        listed = self.listed or ()
-        short = [
-            f"#{i} ({length} tokens)"
-            for i, length in enumerate(lengths)
-            if any(not -length <= pos < length for pos in listed)
-        ]
-        if short:
-            raise PromptError(
-                f"positions {list(listed)} do not exist in {len(short)} of {len(lengths)} prompts: "
-                f"{', '.join(short)}. Allowed: positions that every prompt has. Give other ones, "
-                "or count from the end with negative numbers."
-            )
-        meeting = [
-            f"#{i} ({length} tokens)"
-            for i, length in enumerate(lengths)
-            if len({pos % length for pos in listed}) < len(listed)
-        ]
-        if meeting:
-            raise PromptError(
-                f"positions {list(listed)} name one token twice in {len(meeting)} of "
-                f"{len(lengths)} prompts: {', '.join(meeting)}. Allowed: different tokens. Count "
-                "all positions from the start, or all from the end."
-            )
+__all__ = ["Grid", "Unit"]
 
 
 @dataclass(frozen=True)
@@ -186,10 +108,14 @@ class Grid:
             Site(self.site, layer, head, pos) for layer, head in unit.places for pos in positions
         ]
 
-    def sources(self, unit: Unit, cell: Cell, length: int) -> list[int | None]:
+    def sources(self, unit: Unit, cell: Cell, length: int, prompt: int = 0) -> list[int | None]:
         """Return the position that each of `sites` corresponds to in a prompt of `length`."""
-        positions = [None] if cell is None else [pos % length for pos in cell]
+        positions = self.positions.sources(cell, length, prompt)
         return [pos for _ in unit.places for pos in positions]
+
+    def within(self, *args: Any, **options: Any) -> "Grid":
+        """Return the grid with positions found in prompts; see `Positions.within`."""
+        return replace(self, positions=self.positions.within(*args, **options))
 
     def arrange(self, values: np.ndarray, lengths: Sequence[int], repeats: int = 1) -> np.ndarray:
         """Put values in the order prompt, unit, cell, repeat into the axes of the grid.
@@ -203,7 +129,7 @@ class Grid:
         out = np.full(shape, np.nan, dtype=np.float32)
         at = 0
         for prompt, length in enumerate(lengths):
-            n_cells = len(self.positions.cells(length))
+            n_cells = len(self.positions.cells(length, prompt))
             for unit in self.units:
                 block = values[at : at + n_cells * repeats].reshape(n_cells, repeats)
                 at += n_cells * repeats

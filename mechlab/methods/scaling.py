@@ -16,6 +16,7 @@ from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Base, Positions, Row
 from mechlab.engine.options import HINTS
+from mechlab.engine.positions import PositionOption
 from mechlab.errors import OptionError
 from mechlab.hooks import Intervention, Scale, Site
 from mechlab.metrics import logit_diff
@@ -62,7 +63,7 @@ def _prepare(
     heads: Any,
     alpha: Sequence[float] = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0),
     together: bool = False,
-    positions: str | Sequence[int] = "all",
+    positions: Any = "all",
     controls: int = 0,
     seed: int = 0,
 ) -> _Plan:
@@ -75,12 +76,12 @@ def _prepare(
     place = Positions.make(positions)
     if place.each:
         raise OptionError(
-            "positions='each' is not a way to scale. Allowed: 'all', 'last', or a list."
+            "positions='each' is not a way to scale. Allowed: 'all', 'last', a list, or places."
         )
     chosen = head_sets(model, heads, together=together)
     sets, control_of = _with_controls(model, chosen, controls, seed)
     scored = scored_pairs(model, prompts, same_length=False)
-    place.check(scored.lengths)
+    place = place.within(model, prompts, scored.lengths)
     return _Plan(prompts, scored, sets, control_of, factors, place)
 
 
@@ -121,7 +122,9 @@ def _check_all(model: "Model", prompts: PromptSet[PromptPair], **options: Any) -
     _prepare(model, prompts, **{name: value for name, value in options.items() if name in known})
 
 
-@analysis(version=1, prompt_kind="pair", default_plot="lines", check=_check_all)
+@analysis(
+    version=1, prompt_kind="pair", default_plot="lines", check=_check_all, lists=("positions",)
+)
 def scale_heads(
     model: "Model",
     pairs: PromptSet[Any] | Sequence[PromptPair] | PromptPair,
@@ -129,7 +132,7 @@ def scale_heads(
     heads: Heads | Mapping[str, Heads],
     alpha: Sequence[float] = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0),
     together: bool = False,
-    positions: Literal["all", "last"] | Sequence[int] = "all",
+    positions: PositionOption = "all",
     controls: int = 0,
     seed: int = 0,
     max_batch: int | None = None,
@@ -150,7 +153,8 @@ def scale_heads(
         heads: query heads (`ml.Head` or `"L9H6"`), or a mapping from names to sets of them.
         alpha: factors: 1 changes nothing, 0 removes, negative ones reverse.
         together: whether a list of heads is one set, scaled together, or each its own.
-        positions: `all`, the `last`, or a list of positions, negative ones counted from the end.
+        positions: `all`, the `last`, a list of positions, negative ones counted from the end, one
+            such list per pair, or places by name (of a pair's `places`, or `end`).
         controls: random sets per set, drawn from the same layers without its own heads.
         seed: decides the controls, together with the heads they are controls of.
         max_batch: upper bound on rows per batch; changes no number beyond rounding.
@@ -176,7 +180,7 @@ def scale_heads(
     Differs from the paper: outcomes are read from the first generated token; the paper's grid of
     factors is not known. The choice of heads and its held-out test are left to the caller.
     """
-    started = time.time()
+    started, positions = time.time(), engine.plain_positions(positions)
     options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_choice("mode", mode, engine.MODES)
     engine.check_whole("max_batch", max_batch, at_least=1, optional=True)
@@ -225,21 +229,20 @@ def scale_heads(
 
 
 def _rows(plan: _Plan) -> list[Row]:
-    """Return rows by prompt, set and factor; prompts of one length share their interventions."""
-    of_length: dict[int, list[tuple[Intervention, ...]]] = {}
-    for length in set(plan.scored.lengths):
-        (cell,) = plan.positions.cells(length)
-        at = [None] if cell is None else [pos % length for pos in cell]
-        of_length[length] = [
-            _scaled([Site("z", h.layer, h.head, pos) for h in group for pos in at], factor)
-            for group in plan.sets.values()
-            for factor in plan.alpha
-        ]
-    return [
-        Row(base, steps)
-        for base, length in enumerate(plan.scored.lengths)
-        for steps in of_length[length]
-    ]
+    """Return rows by prompt, set and factor; prompts of equal positions share interventions."""
+    made: dict[tuple[int | None, ...], list[tuple[Intervention, ...]]] = {}
+    rows = []
+    for base, length in enumerate(plan.scored.lengths):
+        (cell,) = plan.positions.cells(length, base)
+        at = (None,) if cell is None else tuple(pos % length for pos in cell)
+        if at not in made:
+            made[at] = [
+                _scaled([Site("z", h.layer, h.head, pos) for h in group for pos in at], factor)
+                for group in plan.sets.values()
+                for factor in plan.alpha
+            ]
+        rows += [Row(base, steps) for steps in made[at]]
+    return rows
 
 
 def _scaled(sites: Sequence[Site], factor: float) -> tuple[Intervention, ...]:

@@ -32,6 +32,8 @@ class Method:
     """Whether one prompt's numbers depend on no other prompt, so that prompts are stored singly."""
     check: Callable[..., object] | None = None
     """`(model, prompts, **options)`, called before the store takes a set apart; may raise."""
+    lists: tuple[str, ...] = ()
+    """Options that may hold one list per prompt; given so, a set is stored as a whole."""
 
 
 def analysis(
@@ -41,6 +43,7 @@ def analysis(
     default_plot: str = "layer_by_token",
     per_prompt: bool = True,
     check: Callable[..., object] | None = None,
+    lists: tuple[str, ...] = (),
 ) -> Callable[[F], F]:
     """Attach a `Method` to a function as `function.method`; the function itself is unchanged.
 
@@ -51,6 +54,7 @@ def analysis(
         per_prompt: true when a prompt's numbers depend on no other prompt.
         check: called by the store as `check(model, prompts, **options)`, with the options that were
             given, before it hands over prompts one at a time; it raises for all offenders at once.
+        lists: options that may hold one list per prompt, which fits no prompt alone.
 
     Raises:
         OptionError: when `version` is not a positive integer.
@@ -60,7 +64,14 @@ def analysis(
 
     def attach(function: F) -> F:
         described = Method(
-            function.__name__, function, version, prompt_kind, default_plot, per_prompt, check
+            function.__name__,
+            function,
+            version,
+            prompt_kind,
+            default_plot,
+            per_prompt,
+            check,
+            lists,
         )
         function.__dict__["method"] = described
         return function

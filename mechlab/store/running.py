@@ -1,7 +1,7 @@
 """Compute what is not stored yet, and store each part as soon as it is finished."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,13 @@ class Run:
             self._report(len(self.prompts), len(self.prompts), None)
             return found[1]
         self.shelf.check_writable()
-        return self._by_prompt() if self.request.method.per_prompt else self._whole()
+        return self._by_prompt() if self._falls_apart else self._whole()
+
+    @property
+    def _falls_apart(self) -> bool:
+        """Whether prompts are computed and stored one by one."""
+        method, given = self.request.method, self.request.given
+        return method.per_prompt and not any(_holds_lists(given.get(n)) for n in method.lists)
 
     @property
     def _key(self) -> str:
@@ -153,6 +159,16 @@ class Run:
     def _report(self, done: int, total: int, partial: xr.Dataset | None) -> None:
         if self.progress is not None:
             self.progress(Progress(done, total, "prompts", partial))
+
+
+def _holds_lists(value: object) -> bool:
+    """Return whether an option holds lists in a list, or in a list of a mapping."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_lists, value.values()))
+    if (axes := getattr(value, "ndim", None)) is not None:
+        return bool(axes > 1)
+    nested = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+    return nested and isinstance(value[0], Sequence | np.ndarray) and not isinstance(value[0], str)  # type: ignore[index]
 
 
 def load_entry(

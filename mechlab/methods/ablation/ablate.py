@@ -14,6 +14,7 @@ from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Base, Grid, Row
 from mechlab.engine.options import HINTS
+from mechlab.engine.positions import PositionOption
 from mechlab.errors import OptionError
 from mechlab.hooks import SITES, Ablate, Insert, Intervention, Patch
 from mechlab.methods.ablation.reference import (
@@ -63,7 +64,7 @@ def _prepare(
     kind: Kind = "zero",
     reference: Any = None,
     average: Average = "by_position",
-    positions: str | Sequence[int] = "all",
+    positions: Any = "all",
     metric: str | Metric = "logit_diff",
     draws: int = 10,
     seed: int = 0,
@@ -77,7 +78,7 @@ def _prepare(
     grid = Grid.make(model, site=site, by=by, layers=layers, heads=heads, positions=positions)
     _check_site(site, kind)
     scored = scored_prompts(model, prompts, metric)
-    grid.positions.check(scored.lengths)
+    grid = grid.within(model, prompts, scored.lengths)
     draws = draws if kind == "resample" else 1
     if kind == "zero":
         if reference is not None:
@@ -86,7 +87,8 @@ def _prepare(
             )
         return _Plan(prompts, scored, grid, kind, None, average, draws, seed)
     pooled = kind == "mean" and average == "over_positions"
-    by_length = (grid.positions.aligned or SITES[site].axes == "bhqk") and not pooled
+    fixed = grid.positions.aligned or grid.positions.by_prompt or SITES[site].axes == "bhqk"
+    by_length = fixed and not pooled
     found = Reference.make(model, reference, by_length=by_length)
     found.check(grid.positions, scored.lengths)
     found.check_draws(scored.texts, scored.lengths, draws)
@@ -109,7 +111,9 @@ def _check_all(model: "Model", prompts: PromptSet[Any], **options: Any) -> None:
     _prepare(model, prompts, **{name: value for name, value in options.items() if name in known})
 
 
-@analysis(version=1, prompt_kind="any", default_plot="head_grid", check=_check_all)
+@analysis(
+    version=1, prompt_kind="any", default_plot="head_grid", check=_check_all, lists=("positions",)
+)
 def ablate(
     model: "Model",
     prompts: PromptSet[Any] | Sequence[PromptPair | Fact] | PromptPair | Fact,
@@ -121,7 +125,7 @@ def ablate(
     kind: Kind = "zero",
     reference: PromptSet[Any] | Sequence[PromptPair | Fact] | None = None,
     average: Average = "by_position",
-    positions: Literal["all", "each", "last"] | Sequence[int] = "all",
+    positions: PositionOption = "all",
     metric: str | Metric = "logit_diff",
     draws: int = 10,
     seed: int = 0,
@@ -146,12 +150,14 @@ def ablate(
             mapping from names to sets.
         kind: `zero`; `mean` over the reference prompts; `resample`, the value in one of them.
         reference: the prompts that stand in (clean prompts of pairs), for `mean` and `resample`. By
-            position they must have as many tokens as the prompt, unless all positions count from
-            the end; prompts of other lengths are not used for it. A resampled prompt is not drawn
-            for itself unless nothing else is there.
+            position they must have as many tokens as the prompt, unless `positions` is one list
+            that counts from the end; prompts of other lengths are not used for it. A resampled
+            prompt is not drawn for itself unless nothing else is there.
         average: a mean `by_position`, or one `over_positions`, all tokens of all prompts pooled.
         positions: `all` positions of a cell together, `each` one in a cell of its own (axis `pos`),
-            the `last`, or a list of positions together, negative ones counted from the end.
+            the `last`, a list of positions together, negative ones counted from the end, one such
+            list per prompt, or places by name: those of a pair's `places`, `subject`,
+            `first_subject` and `last_subject` of a fact, and `end`.
         metric: a metric's name or a function; `logit_diff` needs pairs. `kl_divergence` is that of
             the ablated run from the unpatched run.
         draws: different reference prompts drawn per prompt, for `resample`.
@@ -179,7 +185,7 @@ def ablate(
     Differs from the papers: the effect is patched minus unpatched, of the metric asked for (McGrath
     et al. take clean minus ablated, of centred logits).
     """
-    started = time.time()
+    started, positions = time.time(), engine.plain_positions(positions)
     options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_choice("mode", mode, engine.MODES)
     engine.check_whole("max_batch", max_batch, at_least=1, optional=True)
@@ -261,9 +267,9 @@ def _runs(model: "Model", plan: _Plan) -> tuple[dict[str, Tensor], list[Base], l
                     place_of[other] = len(bases)
                     bases.append(Base(plan.reference.texts[other]))
         for unit in plan.grid.units:
-            for cell in plan.grid.positions.cells(length):
+            for cell in plan.grid.positions.cells(length, base):
                 for other in drawn:
-                    steps = _steps(plan, unit, cell, length, entry.get(length, 0), other, place_of)
+                    steps = _steps(plan, unit, cell, base, entry.get(length, 0), other, place_of)
                     rows.append(Row(base, steps))
     return banks, bases, rows
 
@@ -272,19 +278,19 @@ def _steps(
     plan: _Plan,
     unit: engine.Unit,
     cell: tuple[int, ...] | None,
-    length: int,
+    prompt: int,
     entry: int,
     other: int,
     place_of: Mapping[int, int],
 ) -> tuple[Intervention, ...]:
     """Return what one row changes."""
-    sites = plan.grid.sites(unit, cell, length)
+    sites = plan.grid.sites(unit, cell, plan.scored.lengths[prompt])
     if plan.kind == "zero":
         return tuple(Ablate(site) for site in sites)
     if plan.kind == "mean":
         return tuple(Insert(s, bank_name(s.layer or 0, s.head), entry) for s in sites)
     assert plan.reference is not None
-    read = plan.grid.sources(unit, cell, plan.reference.lengths[other])
+    read = plan.grid.sources(unit, cell, plan.reference.lengths[other], prompt)
     return tuple(
         Patch(site, place_of[other], None if at == site.pos else at)
         for site, at in zip(sites, read, strict=True)

@@ -69,7 +69,7 @@ class Reference:
         """Refuse prompts for which no reference prompt fits.
 
         Raises:
-            PromptError: naming all of them; or reference prompts without the positions.
+            PromptError: naming all of them; or reference prompts without positions listed for all.
         """
         positions.check(self.lengths)
         without = [f"#{i} ({n} tokens)" for i, n in enumerate(lengths) if not self.fitting(n)]

@@ -13,6 +13,7 @@ from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Gradient
 from mechlab.engine.options import HINTS
+from mechlab.engine.positions import PositionOption
 from mechlab.hooks import SITES, Place
 from mechlab.methods.patching.plan import PairPlan, check_pairs, prepare
 from mechlab.metrics import Metric
@@ -28,7 +29,9 @@ __all__ = ["attribution_patch"]
 PAIRS_AT_ONCE = 4
 
 
-@analysis(version=1, prompt_kind="pair", default_plot="head_grid", check=check_pairs)
+@analysis(
+    version=1, prompt_kind="pair", default_plot="head_grid", check=check_pairs, lists=("positions",)
+)
 def attribution_patch(
     model: "Model",
     pairs: PromptSet[Any] | Sequence[PromptPair] | PromptPair,
@@ -37,7 +40,7 @@ def attribution_patch(
     by: Literal["head", "kv_head", "layer"] = "head",
     layers: Sequence[int] | None = None,
     heads: Sequence[Head | str] | None = None,
-    positions: Literal["all", "each", "last"] | Sequence[int] = "all",
+    positions: PositionOption = "all",
     direction: Literal["denoising", "noising"] = "denoising",
     metric: str | Metric = "logit_diff",
     steps: int = 1,
@@ -81,7 +84,7 @@ def attribution_patch(
     Differs from the papers: estimates are signed and per prompt; integrals by the midpoint rule,
     along the site's own activations rather than along embeddings.
     """
-    started = time.time()
+    started, positions = time.time(), engine.plain_positions(positions)
     options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_whole("steps", steps, at_least=1)
     prompts = as_prompt_set(pairs, kind="pair")
@@ -156,13 +159,14 @@ def _pairs(
 def _difference(plan: PairPlan, pair: int, here: Gradient, there: Gradient, place: Place) -> Tensor:
     """Return what patching would add to a site at the chosen positions, zero elsewhere."""
     mine, other = here.values[place], there.values[place]
-    listed = plan.grid.positions.listed
-    if listed is None:
+    positions, length = plan.grid.positions, plan.targets[1][pair]
+    if positions.each or (cell := positions.cells(length, pair)[0]) is None:
         return other - mine
     axis = 1 if SITES[place[0]].axes == "bhqk" else 0
     delta = torch.zeros_like(mine)
-    for pos in listed:
-        delta.select(axis, pos).copy_(other.select(axis, pos) - mine.select(axis, pos))
+    for pos, at in zip(cell, positions.sources(cell, plan.sources[1][pair], pair), strict=True):
+        assert at is not None  # positions that are listed have one to correspond to
+        delta.select(axis, pos).copy_(other.select(axis, at) - mine.select(axis, pos))
     return delta
 
 
@@ -188,7 +192,7 @@ def _cells(plan: PairPlan, pair: int, deltas: Slopes, slopes: Slopes) -> Iterato
     products = {
         place: _by_head_and_position(deltas[place] * slopes[place], square) for place in deltas
     }
-    cells = plan.grid.positions.cells(plan.targets[1][pair])
+    cells = plan.grid.positions.cells(plan.targets[1][pair], pair)
     for unit in plan.grid.units:
         ((layer, head),) = unit.places
         product = products[plan.grid.site, layer]

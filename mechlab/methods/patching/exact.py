@@ -11,6 +11,7 @@ from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Base, Row
 from mechlab.engine.options import HINTS
+from mechlab.engine.positions import PositionOption
 from mechlab.hooks import Patch, Site
 from mechlab.methods.patching.plan import PairPlan, check_pairs, prepare
 from mechlab.metrics import Metric, kl_divergence, named_metric
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["activation_patch"]
 
 
-@analysis(version=1, prompt_kind="pair", default_plot="head_grid", check=check_pairs)
+@analysis(
+    version=1, prompt_kind="pair", default_plot="head_grid", check=check_pairs, lists=("positions",)
+)
 def activation_patch(
     model: "Model",
     pairs: PromptSet[Any] | Sequence[PromptPair] | PromptPair,
@@ -33,7 +36,7 @@ def activation_patch(
     by: Literal["head", "kv_head", "layer"] = "head",
     layers: Sequence[int] | None = None,
     heads: Sequence[Head | str] | None = None,
-    positions: Literal["all", "each", "last"] | Sequence[int] = "all",
+    positions: PositionOption = "all",
     direction: Literal["denoising", "noising"] = "denoising",
     metric: str | Metric = "logit_diff",
     epsilon: float = 1e-4,
@@ -57,8 +60,10 @@ def activation_patch(
         heads: heads to patch instead (`ml.Head` or `"L9H6"`; for `k` and `v` the second number is
             the kv_head); the other cells of their layers are NaN.
         positions: `all` positions of a cell together, `each` one in a cell of its own (axis `pos`),
-            the `last`, or a list of positions together, negative ones counted from the end. Pairs
-            must have equally many tokens, unless all positions count from the end.
+            the `last`, a list of positions together, negative ones counted from the end, one such
+            list per pair, or places by name (`"subject"`, `["s1", "io"]`, `"end"`; of a pair's
+            `places`), which may stand elsewhere in the other prompt but are as long there. Pairs
+            must have equally many tokens, unless all positions count from the end or have names.
         direction: `denoising` puts clean values into the corrupted run, `noising` corrupted values
             into the clean run.
         metric: a metric's name or a function; answers are those of the pair. `kl_divergence` is
@@ -86,7 +91,7 @@ def activation_patch(
     Differs from the papers: effects are kept per prompt and averaged, if at all, afterwards;
     `recovered` is a fraction of each prompt's own gap.
     """
-    started = time.time()
+    started, positions = time.time(), engine.plain_positions(positions)
     options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_choice("mode", mode, engine.MODES)
     engine.check_whole("max_batch", max_batch, at_least=1, optional=True)
@@ -149,13 +154,13 @@ def _runs(plan: PairPlan) -> tuple[list[Base], list[Row]]:
     bases: list[Base] = []
     rows: list[Row] = []
     runs = zip(*plan.targets, *plan.sources, strict=True)
-    for target, length, source, source_length in runs:
+    for pair, (target, length, source, source_length) in enumerate(runs):
         here = len(bases)
         bases += [Base(target, (), "patched"), Base(source, (), "source")]
         for unit in plan.grid.units:
-            for cell in plan.grid.positions.cells(length):
+            for cell in plan.grid.positions.cells(length, pair):
                 sites = plan.grid.sites(unit, cell, length)
-                read = plan.grid.sources(unit, cell, source_length)
+                read = plan.grid.sources(unit, cell, source_length, pair)
                 steps = [
                     Patch(site, here + 1, None if at == site.pos else at)
                     for site, at in zip(sites, read, strict=True)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,7 +101,7 @@ def prepare(
     by: str = "head",
     layers: Sequence[int] | None = None,
     heads: Any = None,
-    positions: str | Sequence[int] = "all",
+    positions: Any = "all",
     direction: str = "denoising",
     metric: str | Metric = "logit_diff",
     epsilon: float = 1e-4,
@@ -117,10 +117,16 @@ def prepare(
     named_metric(metric)
     grid = Grid.make(model, site=site, by=by, layers=layers, heads=heads, positions=positions)
     patterns = site in ("pattern", "scores")  # their keys count positions as well
-    scored = scored_pairs(model, pairs, same_length=grid.positions.aligned or patterns)
-    grid.positions.check(scored.lengths)
-    grid.positions.check(scored.corrupted_lengths)
-    return PairPlan(pairs, grid, scored, direction == "denoising", metric, epsilon)
+    scored = scored_pairs(
+        model,
+        pairs,
+        same_length=grid.positions.aligned or patterns,
+        way_out="" if patterns else "with positions='last' any",
+    )
+    denoising = direction == "denoising"
+    plan = PairPlan(pairs, grid, scored, denoising, metric, epsilon)
+    (_, here), (_, there) = plan.targets, plan.sources
+    return replace(plan, grid=grid.within(model, pairs, here, others=there, corrupted=denoising))
 
 
 def check_pairs(model: "Model", prompts: PromptSet[PromptPair], **options: Any) -> None:
