@@ -1,5 +1,6 @@
 """`mechlab paths`: through which edges does a head act?"""
 
+import re
 from typing import Annotated
 
 import typer
@@ -36,6 +37,13 @@ from mechlab.cli.work import Request, perform
 __all__ = ["paths"]
 
 _HOW = "How"
+
+
+def _positions(text: str | None) -> str | tuple[int, ...] | tuple[str, ...] | None:
+    """Return positions as numbers, or as names where the first is a word."""
+    if text in ("all", "last") or text is None or re.match(r"\s*-?\d", text):
+        return positions(text)
+    return names(text)
 
 
 def paths(
@@ -81,7 +89,9 @@ def paths(
     at: Annotated[
         str | None,
         typer.Option(
-            "--positions", help="all, last, or positions such as 2,-1.", rich_help_panel=_HOW
+            "--positions",
+            help="all, last, positions such as 2,-1, or places of the prompts such as s2,end.",
+            rich_help_panel=_HOW,
         ),
     ] = None,
     metric: Annotated[
@@ -110,7 +120,7 @@ def paths(
         freeze=freeze,
         direction=direction,
         ln=ln,
-        positions=positions(at),
+        positions=_positions(at),
         metric=metric,
     )
     perform(

@@ -1,14 +1,18 @@
 """Path patching: what options mean, and what is refused with its reason."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import toys
 from oracles import post_norm
+from typer.testing import CliRunner
 
 import mechlab as ml
+from mechlab.cli import app
 from mechlab.engine import EngineWarning
 from mechlab.models import Model, wrap_model
 
@@ -102,6 +106,21 @@ def test_places_at_other_tokens_of_a_prompt_are_refused_for_all_pairs(toy_model:
     refused(model, ml.PromptError, "1 of 3 pairs .*\n  #1 .* lacks 'b'", pairs=pairs, positions="b")
     message = refused(model, ml.PromptError, "2 places", pairs=pairs[::2], positions=["a", "b"])
     assert "#0 'a': [1] and [2]" in message and "#1 'a'" in message
+
+
+def test_places_are_named_on_the_command_line_too(
+    model_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "pairs.json"
+    texts = {"clean": PAIR.clean, "corrupted": PAIR.corrupted}
+    file.write_text(json.dumps([{**texts, "answer": "w5", "wrong_answer": "w9"}]))
+    words = ["paths", "--model", str(model_folder("gpt2", "words")), "--file", str(file)]
+    words += ["--cache", str(tmp_path / "store"), "--json", "--positions"]
+    runs = [CliRunner().invoke(app, [*words, at]) for at in ("end", "-1", "end,nowhere", "2,x")]
+    end, last = (json.loads(run.stdout) for run in runs[:2])
+    assert end["strongest"] == last["strongest"] and end["options"]["positions"] == ["end"]
+    assert [run.exit_code for run in runs[2:]] == [2, 2]
+    assert "no pair has such a place" in runs[2].output and "'2,x'" in runs[3].output
 
 
 def test_a_sender_and_a_receiver_at_different_positions_have_no_edge(toy_model: ToyModel) -> None:
