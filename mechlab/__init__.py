@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.hooks import Site as Site
     from mechlab.hooks import Steer as Steer
     from mechlab.hooks import noise as noise
+    from mechlab.methods import DeCoRe as DeCoRe
+    from mechlab.methods import Sampling as Sampling
     from mechlab.methods import ablate as ablate
     from mechlab.methods import activation_patch as activation_patch
     from mechlab.methods import attribution_patch as attribution_patch
@@ -51,6 +53,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import conflict_rankings as conflict_rankings
     from mechlab.methods import default_window as default_window
     from mechlab.methods import direct_logit_attribution as direct_logit_attribution
+    from mechlab.methods import generate as generate
     from mechlab.methods import keep_known as keep_known
     from mechlab.methods import logit_lens as logit_lens
     from mechlab.methods import needle_recall as needle_recall
@@ -64,14 +67,15 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import retrieval_stability as retrieval_stability
     from mechlab.methods import retrieval_summary as retrieval_summary
     from mechlab.methods import scale_heads as scale_heads
+    from mechlab.methods import score_answers as score_answers
     from mechlab.methods import self_repair as self_repair
     from mechlab.methods import split_pairs as split_pairs
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.methods import token_lens as token_lens
-    from mechlab.methods.evaluation import drift as drift
     from mechlab.methods.evaluation import edit_summary as edit_summary
     from mechlab.methods.evaluation import evaluate_edit as evaluate_edit
     from mechlab.methods.evaluation import next_token_reference as next_token_reference
+    from mechlab.methods.evaluation import prediction_drift as prediction_drift
     from mechlab.methods.knockout import knockout as knockout
     from mechlab.models import Model as Model
     from mechlab.models import load_model as load_model
@@ -117,6 +121,8 @@ _NAMES = {
         "noise",
     ),
     "mechlab.methods": (
+        "DeCoRe",
+        "Sampling",
         "ablate",
         "activation_patch",
         "attribution_patch",
@@ -127,6 +133,7 @@ _NAMES = {
         "conflict_rankings",
         "default_window",
         "direct_logit_attribution",
+        "generate",
         "keep_known",
         "logit_lens",
         "needle_recall",
@@ -140,16 +147,17 @@ _NAMES = {
         "retrieval_stability",
         "retrieval_summary",
         "scale_heads",
+        "score_answers",
         "self_repair",
         "split_pairs",
         "subject_embedding_std",
         "token_lens",
     ),
     "mechlab.methods.evaluation": (
-        "drift",
         "edit_summary",
         "evaluate_edit",
         "next_token_reference",
+        "prediction_drift",
     ),
     "mechlab.methods.knockout": ("knockout",),
     "mechlab.models": ("Model", "load_model", "random_heads", "untrained", "wrap_model"),

@@ -8,6 +8,7 @@ from mechlab.methods.conflict import (
     prune_heads,
     split_pairs,
 )
+from mechlab.methods.decoding import DeCoRe, Sampling, generate, score_answers
 from mechlab.methods.evaluation import evaluate_edit
 from mechlab.methods.knockout import knockout
 from mechlab.methods.knowledge import keep_known
@@ -35,7 +36,9 @@ from mechlab.methods.tracing import (
 from mechlab.results import Method, method_of
 
 __all__ = [
+    "DeCoRe",
     "METHODS",
+    "Sampling",
     "ablate",
     "activation_patch",
     "attribution_patch",
@@ -47,6 +50,7 @@ __all__ = [
     "default_window",
     "direct_logit_attribution",
     "evaluate_edit",
+    "generate",
     "keep_known",
     "knockout",
     "logit_lens",
@@ -61,6 +65,7 @@ __all__ = [
     "retrieval_stability",
     "retrieval_summary",
     "scale_heads",
+    "score_answers",
     "self_repair",
     "split_pairs",
     "subject_embedding_std",
@@ -77,6 +82,7 @@ METHODS: dict[str, Method] = {
         conflict_heads,
         direct_logit_attribution,
         evaluate_edit,
+        generate,
         knockout,
         logit_lens,
         needle_recall,
@@ -85,6 +91,7 @@ METHODS: dict[str, Method] = {
         retrieval_curve,
         retrieval_score,
         scale_heads,
+        score_answers,
         self_repair,
         token_lens,
     )
