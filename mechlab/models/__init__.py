@@ -11,6 +11,7 @@ from mechlab.models.hub import InstalledModel, installed_models
 from mechlab.models.loading import load_model
 from mechlab.models.model import Checks, Model, Origin, Shape
 from mechlab.models.scored import Scored, ScoredPairs, scored_pairs, scored_prompts
+from mechlab.models.stops import stop_tokens
 from mechlab.models.tokens import TokenBatch, position_ids
 from mechlab.models.wrapping import wrap_model
 
@@ -33,6 +34,7 @@ __all__ = [
     "random_heads",
     "scored_pairs",
     "scored_prompts",
+    "stop_tokens",
     "untrained",
     "wrap_model",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from mechlab.models.encoding import Encoded
 
-__all__ = ["show_table", "token_string", "visible"]
+__all__ = ["byte_spelling", "show_table", "token_string", "visible"]
 
 
 def token_string(tokenizer: Any, token: int) -> str:
@@ -25,6 +25,14 @@ def token_string(tokenizer: Any, token: int) -> str:
     if _is_byte_level(tokenizer):
         return _from_bytes(str(piece))
     return str(piece).replace("▁", " ")
+
+
+def byte_spelling(tokenizer: Any, text: str) -> str:
+    """Return a text as it is spelled within entries of the vocabulary; merging tokens aside."""
+    if not _is_byte_level(tokenizer):
+        return text.replace(" ", "▁")
+    character = {byte: spelled for spelled, byte in _byte_of_character().items()}
+    return "".join(character[byte] for byte in text.encode("utf-8"))
 
 
 def visible(text: str) -> str:
