@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mechlab.prompts import PromptSet, arithmetic, conflicts, ioi, one_to_many
+from mechlab.prompts import PromptSet, arithmetic, conflicts, ioi, needles, one_to_many
 
 MADE: dict[str, Callable[[], PromptSet]] = {
     "ab124426560b8274": lambda: conflicts(20, 3),
@@ -20,6 +20,12 @@ MADE: dict[str, Callable[[], PromptSet]] = {
     "03b79ba5f62c31dc": lambda: arithmetic(
         20, 3, operands=3, change="same_result", number_words=True
     ),
+}
+
+MADE |= {
+    "39895af2091454ee": lambda: needles([100, 300], 3, seed=3),
+    "5c1f136619669d1f": lambda: needles([100, 300], 3, form="atlas", seed=3),
+    "fdd0117709ed9d87": lambda: needles([100, 300], 3, form="key-value", seed=3),
 }
 
 
