@@ -7,7 +7,6 @@ from mechlab.engine.activations import (
     next_tokens,
     record,
 )
-from mechlab.engine.edges import Node, edges_of
 from mechlab.engine.generation import (
     Choose,
     Decoded,
@@ -20,8 +19,7 @@ from mechlab.engine.generation import (
 from mechlab.engine.gradients import Gradient, check_differentiable, gradients
 from mechlab.engine.grid import Grid, Unit
 from mechlab.engine.options import MODES, check_choice, check_number, check_whole
-from mechlab.engine.path_plan import PathPrompt
-from mechlab.engine.paths import PathReadings, run_paths
+from mechlab.engine.paths import Node, PathPrompt, PathReadings, edges_of, run_paths
 from mechlab.engine.positions import Positions, plain_positions
 from mechlab.engine.rows import Base, Readings, Row
 from mechlab.engine.run import run

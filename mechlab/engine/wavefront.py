@@ -28,7 +28,7 @@ from mechlab.hooks import Placement, attach, compile_edits
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Work", "blocks_replaced", "head_logits", "wave_residuals"]
+__all__ = ["LiveBlock", "Work", "blocks_replaced", "head_logits", "wave_residuals"]
 
 
 @dataclass
@@ -93,7 +93,7 @@ def wave_residuals(
                 write(live)  # in place: what a block returns belongs to nobody else
             if layer < model.n_layers:
                 span = range(first, runs.tokens.width)
-                block = _Block(model, runs, layer, base_of[:joined])
+                block = LiveBlock(model, runs, layer, base_of[:joined])
                 live = block.finish(live, span) if layer == shortened else block.run(live, span)
                 work.add(joined, len(span), shortened=layer == shortened)
         attached.require_all_fired(model.name)
@@ -140,7 +140,7 @@ def _shortened_block(
 
 
 @dataclass(frozen=True)
-class _Block:
+class LiveBlock:
     """One block of the model, about to run on the live batch.
 
     Attributes:

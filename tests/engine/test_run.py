@@ -89,7 +89,7 @@ def test_nothing_stays_when_a_block_itself_fails(
         raise Trouble("inside the forward pass")
 
     with monkeypatch.context() as patched:
-        patched.setattr(wavefront._Block, "_fit_tensor", fail)
+        patched.setattr(wavefront.LiveBlock, "_fit_tensor", fail)
         with pytest.raises(Trouble):
             measure(model, sweep(model))
     assert hooks_on(model) == hooks

@@ -11,11 +11,11 @@ from torch import Tensor
 
 import mechlab as ml
 from mechlab.engine import Base, PathPrompt, run_paths
-from mechlab.engine.edges import edge_exists, edges_of
 from mechlab.engine.forward import run_bases, tokenize_bases
-from mechlab.engine.receivers import Live, attention_inputs
-from mechlab.engine.streams import Cells, DirectStream, LiveStream, PairRuns, StreamRow
-from mechlab.engine.tails import ReadOut
+from mechlab.engine.paths.edges import edge_exists, edges_of
+from mechlab.engine.paths.receivers import Live, attention_inputs
+from mechlab.engine.paths.streams import Cells, DirectStream, LiveStream, PairRuns, StreamRow
+from mechlab.engine.paths.tails import ReadOut
 from mechlab.errors import ModelError
 from mechlab.hooks import AddNoise, Freeze, Patch, Site
 from mechlab.metrics import logit_diff

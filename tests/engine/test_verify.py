@@ -109,13 +109,13 @@ def test_an_architecture_that_does_not_fit_gets_plain_runs_and_one_warning(
     from mechlab.engine import wavefront
 
     model = fresh_model("gpt2")
-    honest = wavefront._Block.run
+    honest = wavefront.LiveBlock.run
 
     def drifting(self: Any, live: torch.Tensor, *args: Any) -> torch.Tensor:
         out = honest(self, live, *args)
         return out + torch.linspace(0, 0.1, out.shape[-1])
 
-    monkeypatch.setattr(wavefront._Block, "run", drifting)
+    monkeypatch.setattr(wavefront.LiveBlock, "run", drifting)
     with pytest.warns(EngineWarning, match=r"gpt2.*Plain runs are used"):
         engine.verify(model)
     rows = [Row(0, (Patch(Site("resid_post", 0, pos=1), 1),))]

@@ -18,7 +18,7 @@ from torch import Tensor
 from mechlab.engine.activations import _groups
 from mechlab.engine.forward import BaseRuns, Tokens, run_bases
 from mechlab.engine.rows import Base
-from mechlab.engine.wavefront import _Block, head_logits
+from mechlab.engine.wavefront import LiveBlock, head_logits
 from mechlab.methods.editing.modules import Projection, reading_inputs, shifting_outputs
 from mechlab.methods.editing.rows import TokenRow
 from mechlab.models.tokens import pad_left
@@ -94,7 +94,7 @@ class Started:
         with change(self, first) as enter:
             live = live if enter is None else enter(live)
             for layer in range(self.entry, self.model.n_layers):
-                live = _Block(self.model, self.runs, layer, base_of).run(live, span)
+                live = LiveBlock(self.model, self.runs, layer, base_of).run(live, span)
         return head_logits(self.model, live[rows, positions - first])
 
 

@@ -1,21 +1,17 @@
 """The last pass: from a changed block to the head, and from the head to one number per row."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mechlab.engine.receivers import Norms, frozen_norms, norm_scales
-from mechlab.engine.streams import PairRuns, run_cells
+from mechlab.engine.paths.receivers import Norms, frozen_norms, norm_scales
+from mechlab.engine.paths.streams import PairRuns, run_cells
 from mechlab.engine.verify import TOLERANCE
-from mechlab.engine.wavefront import _Block, head_logits
+from mechlab.engine.wavefront import LiveBlock, head_logits
 from mechlab.hooks import Edits
 from mechlab.metrics import Metric, kl_divergence, logit_diff
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ReadOut", "TailCells", "tail_residuals"]
 
@@ -61,7 +57,7 @@ def tail_residuals(
     live[cells.row, cells.pos - first] = left
     span = range(first, pairs.width)
     for later in range(layer + 1, n_layers):
-        block = _Block(pairs.model, pairs.runs, later, cells.pair)
+        block = LiveBlock(pairs.model, pairs.runs, later, cells.pair)
         live = block.finish(live, span) if later == n_layers - 1 else block.run(live, span)
     return live[:, -1]
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from mechlab.engine.batching import rows_that_fit
-from mechlab.engine.edges import Node
-from mechlab.engine.receivers import COMPONENTS, Live, Norms, attention_inputs, mlp_outputs
-from mechlab.engine.streams import Cells, PairRuns
-from mechlab.engine.tails import TailCells, tail_residuals
+from mechlab.engine.paths.edges import Node
+from mechlab.engine.paths.receivers import COMPONENTS, Live, Norms, attention_inputs, mlp_outputs
+from mechlab.engine.paths.streams import Cells, PairRuns
+from mechlab.engine.paths.tails import TailCells, tail_residuals
 from mechlab.hooks import Edits, Site
 
 if TYPE_CHECKING:

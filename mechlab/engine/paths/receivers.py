@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor
 
-from mechlab.engine.streams import Cells, PairRuns, run_cells
-from mechlab.engine.wavefront import _Block
+from mechlab.engine.paths.streams import Cells, PairRuns, run_cells
+from mechlab.engine.wavefront import LiveBlock
 from mechlab.hooks import Edits, Place, attach
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _run_attention(
             keep["z"](z)
         raise _Known
 
-    block = _Block(pairs.model, pairs.runs, layer, base_of)
+    block = LiveBlock(pairs.model, pairs.runs, layer, base_of)
     with attach(pairs.model, edits, {**captures, ("z", layer): stop}) as attached:
         try:
             block.run(state, range(pairs.width))

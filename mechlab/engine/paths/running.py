@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from mechlab.engine.batching import rows_that_fit
-from mechlab.engine.edges import Node, touched_positions
 from mechlab.engine.forward import run_bases, tokenize_bases
 from mechlab.engine.one_pass import in_one_pass
-from mechlab.engine.path_chunks import Chunk
-from mechlab.engine.path_plan import Freeze, Ledger, PathPlan, PathPrompt, Report
-from mechlab.engine.receivers import Norms
+from mechlab.engine.paths.chunks import Chunk
+from mechlab.engine.paths.edges import Node, touched_positions
+from mechlab.engine.paths.plan import Freeze, Ledger, PathPlan, PathPrompt, Report
+from mechlab.engine.paths.receivers import Norms
+from mechlab.engine.paths.streams import PairRuns, StreamRow
+from mechlab.engine.paths.tails import ReadOut
 from mechlab.engine.rows import Base, check_rows, positions_of
-from mechlab.engine.streams import PairRuns, StreamRow
-from mechlab.engine.tails import ReadOut
 from mechlab.engine.verify import require_proven, verify
 from mechlab.errors import ModelError
 from mechlab.hooks import Place

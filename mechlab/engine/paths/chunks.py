@@ -7,14 +7,14 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor
 
-from mechlab.engine.arrivals import Arrival, Job, TailRow, cut_rows, site_values
 from mechlab.engine.batching import Batch, with_back_off
-from mechlab.engine.edges import edge_exists
-from mechlab.engine.path_plan import EdgeList, Ledger
+from mechlab.engine.paths.arrivals import Arrival, Job, TailRow, cut_rows, site_values
+from mechlab.engine.paths.edges import edge_exists
+from mechlab.engine.paths.plan import EdgeList, Ledger
+from mechlab.engine.paths.streams import Cells, DirectStream, LiveStream, PairRuns, StreamRow
+from mechlab.engine.paths.tails import ReadOut
 from mechlab.engine.rows import Base, Row
 from mechlab.engine.run import run
-from mechlab.engine.streams import Cells, DirectStream, LiveStream, PairRuns, StreamRow
-from mechlab.engine.tails import ReadOut
 from mechlab.hooks import Insert, Intervention, Site
 
 __all__ = ["Chunk"]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mechlab.engine.arrivals import Job, jobs_of
-from mechlab.engine.edges import Node, edges_of
-from mechlab.engine.receivers import Norms
+from mechlab.engine.paths.arrivals import Job, jobs_of
+from mechlab.engine.paths.edges import Node, edges_of
+from mechlab.engine.paths.receivers import Norms
 from mechlab.hooks import Intervention, Place
 from mechlab.metrics import Metric
 from mechlab.progress import Journal, Progress
