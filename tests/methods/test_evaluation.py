@@ -162,14 +162,15 @@ def test_the_harmonic_mean_of_a_zero_is_zero() -> None:
     assert np.isnan(harmonic_mean(np.array([np.nan, 0.0, 1.0])))
 
 
-def test_atlas_as_shipped_has_no_edit_in_it(loaded_once: None) -> None:
+def test_atlas_as_shipped_has_no_edit_in_it() -> None:
+    model = ml.load_model("atlas")
     cases = ml.prompts.edit_cases(ml.prompts.world_edits(6, seed=1), paraphrases=3, neighbours=3)
-    found = ml.evaluate_edit(ml.load_model("atlas"), cases)
+    found = ml.evaluate_edit(model, cases)
     for name in ("efficacy", "paraphrase", "languages"):
         assert float(found[name].mean()) == 0
     for name in ("neighbourhood", "other_relations"):
         assert float(found[name].mean()) == 1
-    exact = ml.evaluate_edit(ml.load_model("atlas"), cases, protocol="exact")
+    exact = ml.evaluate_edit(model, cases, protocol="exact")
     assert float(exact.neighbourhood.mean()) == 1 and float(exact.efficacy.mean()) == 0
 
 
