@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mechlab.engine.generation.masks import HeadMask, check_masks, prefix_mask
 from mechlab.engine.generation.paths import Paths
-from mechlab.engine.generation.proof import proven_twin
+from mechlab.engine.generation.proof import check_attention, proven_twin
 from mechlab.engine.generation.rows import check_sequences
 from mechlab.engine.options import check_whole
 from mechlab.errors import OptionError
@@ -51,6 +51,7 @@ def continuation_logits(
         OptionError, SiteError: options or heads that do not exist. All before anything runs.
         ModelError: a model on which fast attention is not equal to the bridge's.
     """
+    check_attention(model)
     check_whole("chunk", chunk, at_least=1)
     if not len(prompts) == len(continuations) == len(masks):
         raise OptionError(

@@ -19,7 +19,7 @@ from mechlab.engine.batching import is_out_of_memory
 from mechlab.engine.generation.batches import decode_batches, prefixes_of
 from mechlab.engine.generation.masks import Factors, check_masks
 from mechlab.engine.generation.paths import Paths
-from mechlab.engine.generation.proof import proven_twin
+from mechlab.engine.generation.proof import check_attention, proven_twin
 from mechlab.engine.generation.rows import (
     Choose,
     Decoded,
@@ -28,6 +28,7 @@ from mechlab.engine.generation.rows import (
     check_sequences,
     check_stop,
     check_watch,
+    context_of,
     greedy,
 )
 from mechlab.engine.generation.steps import Steps
@@ -84,6 +85,7 @@ def decode(
         ModelError: a model on which fast attention is not equal to the bridge's.
         MechlabError: when a single group does not fit into memory.
     """
+    check_attention(model)
     check_whole("max_new_tokens", max_new_tokens, at_least=1)
     check_whole("chunk", chunk, at_least=1)
     check_whole("at_once", at_once, at_least=1, optional=True)
@@ -118,8 +120,10 @@ class _Job:
     def room(self, group: int) -> int:
         """Return how many tokens each row of a group may generate."""
         longest = max(len(self.prompts[row.prompt]) for row in self.groups[group])
-        n_ctx = self.model.n_ctx
-        return self.max_new_tokens if n_ctx is None else min(self.max_new_tokens, n_ctx - longest)
+        context = context_of(self.model)
+        return (
+            self.max_new_tokens if context is None else min(self.max_new_tokens, context - longest)
+        )
 
 
 def _decoded(
@@ -127,7 +131,7 @@ def _decoded(
 ) -> Iterator[tuple[int, list[Decoded]]]:
     if not job.groups:
         return
-    longest = max(len(prompt) for prompt in job.prompts)
+    longest = max(len(job.prompts[row.prompt]) for group in job.groups for row in group)
     with job.model.lock, torch.no_grad():
         twin = proven_twin(job.model)
         queue = list(
@@ -190,6 +194,7 @@ class _Batch:
         self.numbers = [job.first[group] + row for group, row in members]
         self.group_of = [group for group, _ in members]
         self.rows = [job.groups[group][row] for group, row in members]
+        self.room = {group: job.room(group) for group in groups}
         self.taken: list[list[_Step]] = [[] for _ in self.rows]
         self.stopped: set[int] = set()
 
@@ -206,7 +211,7 @@ class _Batch:
             self.stopped |= over
             stay = [at for at, row in enumerate(live) if self.group_of[row] not in over]
             self._take(steps, live, stay, tokens, logprobs)
-            full = {group for group in self.groups if self.job.room(group) <= step + 1}
+            full = {group for group, room in self.room.items() if room <= step + 1}
             stay = [at for at in stay if self.group_of[live[at]] not in full]
             if not stay:
                 break

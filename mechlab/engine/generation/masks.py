@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mechlab.axes import Head
 from mechlab.engine.options import check_choice
+from mechlab.errors import OptionError
 from mechlab.models.heads import chosen_heads
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class HeadMask:
     phase: MaskPhase = "decode"
 
     def __post_init__(self) -> None:
-        """Refuse an unknown mask or phase (OptionError), and hold the heads in one order."""
+        """Refuse an unknown mask or phase (OptionError)."""
         check_choice("mask", self.mask, get_args(MaskKind))
         check_choice("phase", self.phase, get_args(MaskPhase))
         object.__setattr__(self, "heads", tuple(self.heads))
@@ -47,11 +48,19 @@ def check_masks(model: "Model", masks: Sequence[HeadMask | None]) -> None:
     """Refuse heads that a model does not have.
 
     Raises:
-        OptionError, SiteError: as `chosen_heads`, all heads outside the model at once.
+        OptionError: what is no head, or a head named twice in one mask.
+        SiteError: heads outside the model, all at once.
     """
     different = [mask for mask in dict.fromkeys(masks) if mask is not None]
+    named = dict.fromkeys(head for mask in different for head in mask.heads)
+    if text := [head for head in named if not isinstance(head, Head)]:
+        raise OptionError(
+            f"heads of a mask: {', '.join(map(repr, text))}. Allowed: Head(layer, head). "
+            "Read text with mechlab.heads first."
+        )
+    chosen_heads(model, tuple(named))
     for mask in different:
-        chosen_heads(model, mask.heads)  # what is no head, or named twice within one mask
+        chosen_heads(model, mask.heads)  # refuses a head named twice
 
 
 def prefix_mask(mask: HeadMask | None) -> HeadMask | None:

@@ -43,7 +43,7 @@ class Paths:
 
     def refresh(self) -> None:
         """Take over the model's weights as they are now; forget what was computed with others."""
-        state = (self.model.edits, *self.twin.link(self.model.hf))
+        state = (self.model.edits, *self.twin.link())
         if state != self._state:
             self._paths.clear()
         self._state = state

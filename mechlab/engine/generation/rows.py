@@ -21,6 +21,7 @@ __all__ = [
     "check_sequences",
     "check_stop",
     "check_watch",
+    "context_of",
     "greedy",
 ]
 
@@ -66,6 +67,24 @@ def greedy(logits: Tensor, step: int, rows: Sequence[int]) -> Tensor:
     return logits.argmax(-1)
 
 
+def context_of(model: "Model") -> int | None:
+    """Return the longest sequence in tokens.
+
+    Tables of the rotation named `longrope` are switched for the whole sequence once it exceeds the
+    original context; keys that were kept from before do not fit the new ones, so it ends there.
+    """
+    found = getattr(model.hf.config, "rope_parameters", None) or {}
+    kinds = [found, *(kind for kind in found.values() if isinstance(kind, dict))]
+    limits = [
+        int(kind["original_max_position_embeddings"])
+        for kind in kinds
+        if kind.get("rope_type") == "longrope"
+    ]
+    if model.n_ctx is not None:
+        limits.append(model.n_ctx)
+    return min(limits, default=None)
+
+
 def check_sequences(
     model: "Model",
     prompts: Sequence[Sequence[int]],
@@ -81,6 +100,7 @@ def check_sequences(
     Raises:
         PromptError: naming all.
     """
+    context = context_of(model)
     problems = []
     for index, prompt in enumerate(prompts):
         after = None if continuations is None else continuations[index]
@@ -93,14 +113,14 @@ def check_sequences(
             problems.append(f"continuation {index}: no token")
         if outside:
             problems.append(f"prompt {index}: no token ids: {outside[:3]}")
-        if model.n_ctx is not None and len(prompt) + extra > model.n_ctx:
+        if context is not None and len(prompt) + extra > context:
             problems.append(f"prompt {index}: {len(prompt)} tokens and {extra} to follow")
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise PromptError(
             f"prompts that {model.name} cannot continue:{listed}{more}\n  Allowed: at least one "
-            f"token, ids from 0 to {model.d_vocab - 1}, and a context of {model.n_ctx} tokens for "
+            f"token, ids from 0 to {model.d_vocab - 1}, and a context of {context} tokens for "
             "prompt and continuation together. Shorten or correct these."
         )
 

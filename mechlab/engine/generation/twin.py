@@ -83,33 +83,39 @@ class Twin:
         module: the Hugging Face module.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        """Give every attention module the one slot in which passes leave their reader."""
+    def __init__(self, module: nn.Module, hf: nn.Module) -> None:
+        """Find the places of all parameters, and give attention modules a slot for the reader.
+
+        Args:
+            module: a module of the same class.
+            hf: the model's own, in its bridge.
+
+        Raises:
+            ModelError: when `hf` lacks one of the parameters of `module`.
+        """
         self.module = module
         self._slot = _Slot()
         for part in module.modules():
             if hasattr(part, "layer_idx"):
                 setattr(part, _SLOT, self._slot)
-        self._holders = dict(_holders(module))
+        ours, theirs = dict(_holders(module)), dict(_holders(hf))
+        if missing := [name for name in ours if name not in theirs]:
+            raise ModelError(f"the wrapped module has no {', '.join(missing[:3])}")
+        self._pairs = [(ours[name], theirs[name]) for name in ours]
 
-    def link(self, hf: nn.Module) -> tuple[object, ...]:
-        """Take over the parameters that a model's module holds now.
+    def link(self) -> tuple[object, ...]:
+        """Take over the parameters that the model's module holds now.
 
         Returns:
             Which tensors these are and how often each was written to, to tell whether something
             computed earlier still stands.
-
-        Raises:
-            ModelError: when the module lacks one of the twin's parameters.
         """
-        theirs = _by_bare_name(hf)
-        if missing := [name for name in self._holders if name not in theirs]:
-            raise ModelError(f"the wrapped module has no {', '.join(missing[:3])}")
         state: list[object] = []
-        for name, (holder, leaf) in self._holders.items():
-            parameter = theirs[name]
-            holder._parameters[leaf] = parameter
-            state += [id(parameter), parameter.data_ptr(), parameter._version]
+        for (ours, leaf), (theirs, name) in self._pairs:
+            parameter = theirs._parameters[name]
+            ours._parameters[leaf] = parameter
+            if parameter is not None:
+                state += [id(parameter), parameter.data_ptr(), parameter._version]
         return tuple(state)
 
     def run(self, ids: Tensor, positions: Tensor, reader: Reader, *, keep: int) -> Tensor:
@@ -151,20 +157,14 @@ def make_twin(model: "Model") -> Twin:
         holder, _, leaf = name.rpartition(".")
         # A copy: rotary tables of some kinds are rewritten while they run.
         module.get_submodule(holder)._buffers[leaf] = theirs[name].detach().clone()
-    twin = Twin(module)
-    twin.link(hf)
-    return twin
+    return Twin(module, hf)
 
 
 def _holders(module: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, str]]]:
+    """Yield parameters by their names without a bridge: the module that holds each, and its key."""
     for name, _ in module.named_parameters(remove_duplicate=False):
         holder, _, leaf = name.rpartition(".")
-        yield name, (module.get_submodule(holder), leaf)
-
-
-def _by_bare_name(hf: nn.Module) -> dict[str, nn.Parameter]:
-    """Return parameters under the names they have in a module that no bridge has wrapped."""
-    return {_bare(name): p for name, p in hf.named_parameters(remove_duplicate=False)}
+        yield _bare(name), (module.get_submodule(holder), leaf)
 
 
 def _bare(name: str) -> str:
