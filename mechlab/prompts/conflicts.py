@@ -19,6 +19,7 @@ from mechlab.prompts.drawing import check_count, check_seed, chosen, number, ord
 from mechlab.prompts.kinds import PromptPair
 from mechlab.prompts.places import Aligner, Tokenizes, Written, write
 from mechlab.prompts.sets import PromptSet
+from mechlab.prompts.stems import share_a_stem, stem_words
 
 __all__ = ["CONFLICT_FORMS", "ConflictForm", "capital_conflicts", "conflicts"]
 
@@ -65,6 +66,8 @@ TRIES = 4
 ROUNDS = 2
 """How many times every other country is tried as the corrupted prompt, each time with another
 stated answer."""
+DRAWS = 1000
+"""So many countries are drawn for a stated answer before there is none."""
 CHUNK = 16
 
 
@@ -88,8 +91,13 @@ def conflicts(
     `answer` is the in-context answer, `wrong_answer` the memorised one: **a positive logit
     difference means that the context wins, a negative one that the memory wins**. The corrupted
     prompt is worded the same, about another country with a stated answer of its own; all four
-    answers differ, so after it neither answer is favoured. No answer shares a word with its
-    country's name (Singapore, Mexico City): copying the name is not remembering.
+    answers are of different stems, so after it neither answer is favoured.
+
+    **No answer can be read off the prompt**: none shares a stem with a country that its prompt
+    names (`Tunisia` and `Tunis`, `Japan` and `Japanese`: the same three letters at the beginning of
+    a word, or a word of four inside another), nor a word with the sentences around it. Copying a
+    name is not remembering. Of the table's 197 countries this leaves out 22 for `capital`, 67 for
+    `language`, 3 for `currency` and 3 for `continent`, and single stated answers and distractors.
 
     The same arguments give the same bytes, and a larger `count` begins with the same pairs. Each
     pair has the places `country`, `country_2`, `stated` (and further mentions, numbered), a group
@@ -173,7 +181,13 @@ class _Frame(NamedTuple):
 
     opening: str
     distractor: str
-    distracting: Country
+    distracting: Country | None
+    words: frozenset[str]
+
+    def gives_away(self, answer: str) -> bool:
+        """Whether a word of an answer stands in the sentences, or its stem in the distractor."""
+        told = self.distracting is not None and share_a_stem(answer, self.distractor)
+        return told or bool(stem_words(answer) & self.words)
 
 
 class _Builder:
@@ -186,12 +200,14 @@ class _Builder:
         """Yield the pair of a case, or nothing where none aligns."""
         truth = case.country.answer(case.relation)
         frame = self._frame(case)
-        if not _usable(case.country, case.relation, set(), None):
+        if not _usable(case.country, case.relation, set(), frame):
             return
         for turn in range(TRIES):
-            stated = self._stated(case, case.country, {truth}, turn)
+            stated = self._stated(case, case.country, {truth}, turn, frame)
+            if stated is None:
+                continue
             said = stated.answer(case.relation)
-            clean = self._write(case, case.country, said, frame)
+            clean = self._write(case, case.country.name, said, frame)
             if not self.aligner.first_tokens_differ(clean.text, (said, truth)):
                 continue
             if corrupted := self._partner(case, clean, {truth, said}, frame):
@@ -223,15 +239,18 @@ class _Builder:
             about=tuple(about.items()),
         )
 
-    def _stated(self, case: _Case, country: Country, taken: set[str], turn: int) -> Country:
-        """Draw a country whose answer may be stated of another one."""
+    def _stated(
+        self, case: _Case, country: Country, taken: set[str], turn: int, frame: _Frame
+    ) -> Country | None:
+        """Draw a country whose answer may be stated of another one; of few answers none may be."""
         label = (self.seed, "stated", self.form, case.relation, case.template, country.code, turn)
-        for attempt in range(10_000):
+        for attempt in range(DRAWS):
             other = pick(countries(), *label, attempt)
             answer = other.answer(case.relation)
-            if answer not in taken and not _share_a_word(answer, country.name):
-                return other
-        raise AssertionError("every relation has more than three answers")
+            if not any(share_a_stem(answer, one) for one in (*taken, country.name)):
+                if not frame.gives_away(answer):
+                    return other
+        return None
 
     def _partner(
         self, case: _Case, clean: Written, taken: set[str], frame: _Frame
@@ -240,13 +259,15 @@ class _Builder:
         (shape,) = self.aligner.shapes([clean])
         if shape is None:
             return None
-        others = [c for c in countries() if _usable(c, case.relation, taken, frame.distracting)]
+        others = [c for c in countries() if _usable(c, case.relation, taken, frame)]
         label = (self.seed, "partner", self.form, case.relation, case.template, case.country.code)
         order = ordered(range(len(others)), *label)
+        step = 1 if self.aligner.model is None else CHUNK  # without a model the first one fits
         for turn in range(ROUNDS):
-            for start in range(0, len(order), CHUNK):
-                some = [others[index] for index in order[start : start + CHUNK]]
-                texts = [self._other(case, country, taken, turn, frame) for country in some]
+            for start in range(0, len(order), step):
+                some = [others[index] for index in order[start : start + step]]
+                made = [self._other(case, country, taken, turn, frame) for country in some]
+                texts = [text for text in made if text is not None]
                 for text, found in zip(texts, self.aligner.shapes(texts), strict=True):
                     if found == shape:
                         return text
@@ -254,20 +275,30 @@ class _Builder:
 
     def _other(
         self, case: _Case, country: Country, taken: set[str], turn: int, frame: _Frame
-    ) -> Written:
+    ) -> Written | None:
         full = taken | {country.answer(case.relation)}
-        stated = self._stated(case, country, full, turn + TRIES)
-        return self._write(case, country, stated.answer(case.relation), frame)
+        stated = self._stated(case, country, full, turn + TRIES, frame)
+        if stated is None:
+            return None
+        return self._write(case, country.name, stated.answer(case.relation), frame)
 
     def _frame(self, case: _Case) -> _Frame:
         label = (self.seed, "frame", case.relation, case.template, case.country.code)
         relation = pick([r for r in RELATIONS if r != case.relation], *label)
-        other = pick([c for c in countries() if c.code != case.country.code], *label)
         template = pick([n for n in range(len(TEMPLATES["en"][relation])) if n != QUESTION], *label)
-        fact = TEMPLATES["en"][relation][template].format(other.name)
-        return _Frame(pick(OPENINGS, *label), f"{fact} {other.answer(relation)}.", other)
+        sentence = TEMPLATES["en"][relation][template]
+        others = [c for c in countries() if c.code != case.country.code]
+        truth, attempt = case.country.answer(case.relation), 0
+        other = pick(others, *label)
+        while share_a_stem(truth, f"{other.name} {other.answer(relation)}"):
+            attempt += 1
+            other = pick(others, *label, attempt)
+        fact = f"{sentence.format(other.name)} {other.answer(relation)}."
+        around = self._write(case, "", "", _Frame(pick(OPENINGS, *label), "", None, frozenset()))
+        distracting = other if self.form == "distractor" else None
+        return _Frame(pick(OPENINGS, *label), fact, distracting, stem_words(around.text))
 
-    def _write(self, case: _Case, country: Country, stated: str, frame: _Frame) -> Written:
+    def _write(self, case: _Case, country: str, stated: str, frame: _Frame) -> Written:
         known = TEMPLATES["en"][case.relation]
         sentence = known[case.template].replace("{}", "{country}")
         another = known[_next(case.template, len(known))].replace("{}", "{country}")
@@ -282,20 +313,15 @@ class _Builder:
             "redefine": f"Redefine: {said} {sentence}",
             "paragraph": f"{PARAGRAPHS[case.relation]} {sentence}",
         }[self.form]
-        words = {"country": country.name, "stated": stated}
+        words = {"country": country, "stated": stated}
         return write(pattern, words | {"opening": frame.opening, "distractor": frame.distractor})
 
 
-def _usable(country: Country, relation: str, taken: set[str], distracting: Country | None) -> bool:
-    """Return whether a country's answer is free, and is not a copy of its own name."""
+def _usable(country: Country, relation: str, taken: set[str], frame: _Frame) -> bool:
+    """Return whether a country's answer is free, and cannot be read off its prompt."""
     answer = country.answer(relation)
-    return (
-        answer not in taken and country != distracting and not _share_a_word(answer, country.name)
-    )
-
-
-def _share_a_word(answer: str, name: str) -> bool:
-    return bool(set(answer.split()) & set(name.split()))
+    told = any(share_a_stem(answer, one) for one in (*taken, country.name))
+    return not told and country != frame.distracting and not frame.gives_away(answer)
 
 
 def _next(template: int, count: int) -> int:

@@ -7,8 +7,8 @@ import pytest
 from mechlab.prompts import PromptSet, arithmetic, conflicts, ioi, needles, one_to_many
 
 MADE: dict[str, Callable[[], PromptSet]] = {
-    "ab124426560b8274": lambda: conflicts(20, 3),
-    "e135c4d35effc5b2": lambda: conflicts(
+    "e75cf6b464677b11": lambda: conflicts(20, 3),
+    "924caf6a04d69c51": lambda: conflicts(
         20, 3, relations=("language", "currency"), form="distractor"
     ),
     "3a7c3226cf3e94d0": lambda: ioi(20, 3),
