@@ -24,7 +24,7 @@ PREVIOUS, INDUCTION = Head(0, 1), Head(1, 2)
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, N_CTX = 2, 3, 48, 144, 120
 FILLERS = ("so", "it", "went", "on", "and", "off", "by", "then")
 KEYS, ANSWERS = ("k0", "k1", "k2"), ("a0", "a1", "a2", "a3", "a4", "a5")
-WORDS = ("<bos>", "<eos>", "hm", ".", *FILLERS, *KEYS, *ANSWERS)
+WORDS = ("<bos>", "<eos>", "<unk>", "hm", ".", *FILLERS, *KEYS, *ANSWERS)
 BIG = 1e8  # epsilon and weight of norms that change nothing
 TURN = 2 * math.pi / 128
 
@@ -132,10 +132,10 @@ def _induction(attention: Any, space: _Space) -> None:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="hm"))
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     raw.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>",
+        tokenizer_object=raw, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>", unk_token="<unk>",
         add_bos_token=True, name_or_path="local",
     )  # fmt: skip

@@ -183,7 +183,7 @@ class _Bench:
         try:
             row = self._limited.encode([draft.text])[0]
         except PromptError as err:
-            return str(err).split("\n")[1].strip()
+            return str(err).split("\n")[1].strip().removeprefix("#0 ")
         answer = _covering(row.offsets, draft.answer, draft.text)
         needle = _covering(row.offsets, draft.needle, draft.text)
         if draft.answer is not None and (not answer or not needle):

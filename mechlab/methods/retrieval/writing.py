@@ -11,16 +11,14 @@ from mechlab.canonical import digest
 from mechlab.engine import Decoded, DecodeRow, HeadMask, decode
 from mechlab.errors import OptionError, SiteError
 from mechlab.methods.retrieval.layout import Laid
-from mechlab.models.strings import token_string
+from mechlab.models import stop_tokens
 from mechlab.progress import Journal, Progress
 from mechlab.prompts import NeedlePrompt, PromptSet
 
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Task", "check_writing", "read_text", "stop_tokens", "write"]
-
-_LINE_FEED = ("Ċ", "<0x0A>")  # how byte-level and byte-fallback vocabularies spell it
+__all__ = ["Task", "check_writing", "read_text", "write"]
 
 
 @dataclass(frozen=True)
@@ -131,28 +129,6 @@ def _by_stop(
             marks = prompts[task.prompt].stop if stop is None else stop
             groups.setdefault("".join(sorted(set(marks))), []).append(index)
     return groups
-
-
-def stop_tokens(model: "Model", marks: str) -> tuple[int, ...]:
-    """Return every token that holds one of the characters, and those that end a text."""
-    tokenizer: Any = model.tokenizer
-    last = tokenizer.eos_token_id
-    config = getattr(getattr(model.hf, "generation_config", None), "eos_token_id", None)
-    ends = [config] if isinstance(config, int) else list(config or ())
-    found = {int(token) for token in [*ends, *([] if last is None else [last])]}
-    if marks:
-        spelled = (*marks, *_LINE_FEED) if "\n" in marks else tuple(marks)
-        pieces = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), model.d_vocab))))
-        likely = [i for i, p in enumerate(pieces) if p and any(one in p for one in spelled)]
-        special = set(tokenizer.all_special_ids)
-        found |= {
-            token
-            for token in likely
-            if token not in special
-            and set(marks) & set(token_string(tokenizer, token))
-            or pieces[token] == "<0x0A>"
-        }
-    return tuple(sorted(found))
 
 
 def read_text(model: "Model", tokens: Sequence[int]) -> str:
