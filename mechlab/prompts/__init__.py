@@ -4,6 +4,7 @@ from mechlab.prompts.arithmetic import ARITHMETIC_TEMPLATES, arithmetic
 from mechlab.prompts.conflicts import CONFLICT_FORMS, capital_conflicts, conflicts
 from mechlab.prompts.countries import Country, countries
 from mechlab.prompts.edit_cases import edit_cases
+from mechlab.prompts.edit_files import read_counterfact, read_edit_cases, read_zsre
 from mechlab.prompts.edit_kind import PROMPT_KINDS, EditCase, ScoredPrompt
 from mechlab.prompts.edits import EditRequest
 from mechlab.prompts.facts import world_facts
@@ -64,12 +65,15 @@ __all__ = [
     "one_to_many",
     "read_arithmetic_templates",
     "read_comp_mech",
+    "read_counterfact",
+    "read_edit_cases",
     "read_facts",
     "read_head_scores",
     "read_lre",
     "read_mib_ioi",
     "read_one_to_many",
     "read_pairs",
+    "read_zsre",
     "role_of_positions",
     "world_edits",
     "world_facts",

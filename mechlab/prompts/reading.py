@@ -21,11 +21,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mechlab.errors import PromptError
+from mechlab.prompts.edit_kind import EditCase
 from mechlab.prompts.kinds import Fact, PromptPair
 from mechlab.prompts.records import Record, read_records
 from mechlab.prompts.sets import PromptSet
 
-__all__ = ["FACT_COLUMNS", "PAIR_COLUMNS", "collect", "fill_template", "read_facts", "read_pairs"]
+__all__ = [
+    "FACT_COLUMNS",
+    "PAIR_COLUMNS",
+    "accepted_names",
+    "check_columns",
+    "collect",
+    "fill_template",
+    "held_fields",
+    "read_facts",
+    "read_pairs",
+]
 
 FACT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "text", "question"),
@@ -48,7 +59,7 @@ PAIR_COLUMNS: Mapping[str, tuple[str, ...]] = {
 _LISTED = 50
 """So many bad rows are listed with their reason, the rest by line number only."""
 
-P = TypeVar("P", Fact, PromptPair)
+P = TypeVar("P", Fact, PromptPair, EditCase)
 
 
 def read_facts(
@@ -67,7 +78,7 @@ def read_facts(
     Raises:
         PromptError: when the file cannot be read, or listing all bad rows with their line numbers.
     """
-    accepted = _accepted(FACT_COLUMNS, columns)
+    accepted = accepted_names(FACT_COLUMNS, columns)
     needed = ("subject", "target") if template else ("prompt", "subject", "target")
 
     def fact(fields: dict[str, Any]) -> Fact:
@@ -88,7 +99,7 @@ def read_pairs(
     Raises:
         PromptError: when the file cannot be read, or listing all bad rows with their line numbers.
     """
-    accepted = _accepted(PAIR_COLUMNS, columns)
+    accepted = accepted_names(PAIR_COLUMNS, columns)
     needed = ("clean", "corrupted", "answer", "wrong_answer")
     return _read(Path(path), accepted, needed, {}, lambda fields: PromptPair(**fields))
 
@@ -101,10 +112,10 @@ def _read(
     make: Callable[[dict[str, Any]], P],
 ) -> PromptSet[P]:
     records = read_records(path)
-    _check_columns(path, records, accepted, needed, instead)
+    check_columns(path, records, accepted, needed, instead)
 
     def prompt(record: Record) -> P:
-        fields = _fields(record, accepted)
+        fields = held_fields(record, accepted)
         missing = [n for n in needed if n not in fields and instead.get(n) not in fields]
         if missing:
             raise PromptError(f"no {' and no '.join(missing)}")
@@ -164,9 +175,14 @@ def fill_template(template: object, subject: object, **fields: Any) -> Fact:
     return Fact(prompt, subject, subject_start=None if first else start, **fields)  # type: ignore[arg-type]
 
 
-def _accepted(
+def accepted_names(
     table: Mapping[str, tuple[str, ...]], columns: Mapping[str, str] | None
 ) -> Mapping[str, tuple[str, ...]]:
+    """Return the column names accepted for each field, the user's own instead of the table's.
+
+    Raises:
+        PromptError: when `columns` names a field that there is not.
+    """
     columns = columns or {}
     if unknown := sorted(set(columns) - set(table)):
         raise PromptError(
@@ -176,7 +192,7 @@ def _accepted(
     return {n: (columns[n].casefold(),) if n in columns else names for n, names in table.items()}
 
 
-def _fields(record: Record, accepted: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+def held_fields(record: Record, accepted: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """Return the accepted fields of a record that hold anything."""
     values = {str(name).strip().casefold(): value for name, value in record.fields.items()}
     found = {
@@ -186,13 +202,25 @@ def _fields(record: Record, accepted: Mapping[str, tuple[str, ...]]) -> dict[str
     return {field: value for field, value in found.items() if value is not None}
 
 
-def _check_columns(
+def check_columns(
     path: Path,
     records: list[Record],
     accepted: Mapping[str, tuple[str, ...]],
     needed: tuple[str, ...],
     instead: Mapping[str, str],
 ) -> None:
+    """Refuse a file that lacks a column altogether, naming those that it has.
+
+    Args:
+        path: the file.
+        records: its records.
+        accepted: column names accepted for each field.
+        needed: fields that must have a column.
+        instead: another field that may stand for one.
+
+    Raises:
+        PromptError: naming every field without a column.
+    """
     there = {str(name).strip().casefold(): name for record in records for name in record.fields}
     choices = {n: (*accepted[n], *accepted.get(instead.get(n, ""), ())) for n in needed}
     missing = [n for n, names in choices.items() if there and not there.keys() & set(names)]
