@@ -222,6 +222,7 @@ def place_tokens(
     lengths: Sequence[int],
     *,
     corrupted: bool = False,
+    words: str = "the words of the option",
 ) -> list[tuple[int, ...]]:
     """Return the tokens of each prompt's list, in its order, counted from the start.
 
@@ -233,13 +234,14 @@ def place_tokens(
         lists: one per prompt, of numbers or of names of places.
         lengths: tokens of each prompt.
         corrupted: of the corrupted prompts of pairs.
+        words: what else the option allows, for the message.
 
     Raises:
         OptionError: places that no prompt has.
         PromptError: positions or places that a prompt does not have, or that name one token twice;
             all offenders at once.
     """
-    _refuse_unknown(prompts, lists)
+    _refuse_unknown(prompts, lists, words)
     tokens: dict[tuple[int, str], list[int]] = {}
     for name in dict.fromkeys(one for names in lists for one in names if isinstance(one, str)):
         members = [index for index, names in enumerate(lists) if name in names]
@@ -280,7 +282,9 @@ def _places(prompt: Any) -> set[str]:
     return set(FACT_PLACES)
 
 
-def _refuse_unknown(prompts: PromptSet[Any], lists: Sequence[Sequence[int | str]]) -> None:
+def _refuse_unknown(
+    prompts: PromptSet[Any], lists: Sequence[Sequence[int | str]], words: str
+) -> None:
     wanted = [[one for one in names if isinstance(one, str)] for names in lists]
     if not any(wanted):
         return
@@ -289,8 +293,8 @@ def _refuse_unknown(prompts: PromptSet[Any], lists: Sequence[Sequence[int | str]
     named = dict.fromkeys(name for names in wanted for name in names)
     if nowhere := [name for name in named if name not in everywhere]:
         raise OptionError(
-            f"positions={', '.join(map(repr, nowhere))}: no prompt has such a place. Allowed: the "
-            "words of the option, whole numbers, or the places of these prompts: "
+            f"positions={', '.join(map(repr, nowhere))}: no prompt has such a place. Allowed: "
+            f"{words}, whole numbers, or the places of these prompts: "
             f"{', '.join(map(repr, sorted(everywhere)))}. Use one of these."
         )
     lacking = [

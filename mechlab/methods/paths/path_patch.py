@@ -11,10 +11,10 @@ from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Node
 from mechlab.engine.options import HINTS
+from mechlab.engine.positions import PositionOption
 from mechlab.hooks import Site
 from mechlab.methods.paths.nodes import kind_of, label_of, plain_nodes, require_heads
 from mechlab.methods.paths.plan import check_paths, prepare, proven_edges
-from mechlab.methods.paths.positions import plain_positions
 from mechlab.metrics import Metric, units_of
 from mechlab.progress import Journal, Progress, ProgressCallback
 from mechlab.prompts import PromptPair, PromptSet, as_prompt_set
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["path_patch"]
 
 Item = Site | Head | str | Sequence[Site | Head | str]
-Listed = Sequence[int] | Sequence[str] | np.ndarray
-Positions = str | int | Listed | Sequence[Listed]
 
 
 @analysis(
@@ -46,7 +44,7 @@ def path_patch(
     freeze: Literal["heads", "heads+mlps"] = "heads",
     direction: Literal["noising", "denoising"] = "noising",
     ln: Literal["recompute", "frozen"] = "recompute",
-    positions: Positions = "all",
+    positions: PositionOption | int = "all",
     metric: str | Metric = "logit_diff",
     max_batch: int | None = None,
     progress: ProgressCallback | None = None,
@@ -122,7 +120,7 @@ def path_patch(
     started = time.time()
     require_heads(model)
     senders, receivers = plain_nodes(senders), plain_nodes(receivers)
-    positions = plain_positions(positions)
+    positions = engine.plain_positions(positions)
     options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_whole("max_batch", max_batch, at_least=1, optional=True)
     prompts = as_prompt_set(pairs, kind="pair")
