@@ -118,6 +118,29 @@ def test_facts_have_the_places_of_their_subject(toy_model: ToyModel) -> None:
         )
 
 
+def test_edges_are_cut_from_places_of_pairs_and_from_lists_per_prompt(
+    toy_model: ToyModel, tmp_path: Path
+) -> None:
+    model = toy_model("gpt2")
+    lists = ml.prompts.named_positions(model, PAIRS, "name")
+    named = ml.knockout(model, PAIRS, keys=["name", "end"], cut="zero", metric="logit_diff")
+    assert named.source.values.tolist() == ["name", "end"]
+    for given in (lists, np.array(lists)):
+        keys: Any = {"name": given, "end": [-1]}
+        ours = ml.Store(tmp_path).run(
+            ml.knockout, model, PAIRS, keys=keys, cut="zero", metric="logit_diff"
+        )
+        xr.testing.assert_allclose(ours.effect, named.effect, atol=1e-5)
+    asking = ml.knockout(model, PAIRS, keys="bos", queries="name", metric="logit_diff")
+    assert asking.query_positions.values.tolist() == [" ".join(map(str, one)) for one in lists]
+    with pytest.raises(ml.OptionError, match="3 lists for 2 prompts"):
+        ml.knockout(model, PAIRS, keys={"a": [[1], [2], [3]]})
+    with pytest.raises(ml.OptionError, match="(?s)'nowhere' is not a group.*Allowed: last.*name"):
+        ml.knockout(model, PAIRS, keys="nowhere")
+    with pytest.raises(ml.PromptError, match="(?s)#1 .*'name': it has no such place"):
+        ml.knockout(model, [PAIRS[0], BARE], keys="name")
+
+
 BARE = PromptPair("Ann was born in", "Bob speaks from in", "Madrid", "Cairo")
 UNEVEN = pair("Ann was born in Spain", "Bob was by tower in", ("Ann was", "Bob"))
 UNPLACED = replace(RAGGED[0], corrupted_places=())

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["knockout"]
 
 Mode = Literal["mask", "zero"]
-Groups = str | Sequence[str] | Sequence[int] | Mapping[str, str | Sequence[int]]
+Group = str | Sequence[int] | Sequence[Sequence[int]]
+Groups = str | Sequence[str] | Sequence[int] | Mapping[str, Group]
 SMALLEST = 1e-12
 
 
@@ -72,7 +73,8 @@ def _prepare(
     named_metric(metric)
     if not model.has_attention:
         raise SiteError(f"{model.name} ({model.family}) is recurrent and has no attention edges.")
-    from_groups, to_groups = named_groups(queries, "queries"), named_groups(keys, "keys")
+    from_groups = named_groups(prompts, queries, "queries")
+    to_groups = named_groups(prompts, keys, "keys")
     if len(from_groups) != 1:
         raise OptionError(f"queries={queries!r:.60}. Allowed: one group. Give one at a time.")
     centres = chosen_layers(model, layers)
@@ -130,13 +132,15 @@ def _check_all(model: "Model", prompts: PromptSet[Any], **options: Any) -> None:
     _prepare(model, prompts, **{name: value for name, value in options.items() if name in known})
 
 
-@analysis(version=1, prompt_kind="any", default_plot="lines", check=_check_all)
+@analysis(
+    version=1, prompt_kind="any", default_plot="lines", check=_check_all, lists=("keys", "queries")
+)
 def knockout(
     model: "Model",
     prompts: PromptSet[Any] | Sequence[PromptPair | Fact] | PromptPair | Fact,
     *,
     keys: Groups,
-    queries: str | Sequence[int] | Mapping[str, str | Sequence[int]] = "last",
+    queries: str | Sequence[int] | Mapping[str, Group] = "last",
     cut: Mode = "mask",
     layers: Sequence[int] | None = None,
     window: int | None = None,
@@ -160,7 +164,8 @@ def knockout(
             Names: `last`, `all`, `all_before` (all but the last token), `bos`; `answer` (where it
             stands in the prompt), and `wrong_answer` of pairs; `subject`, `first_subject`,
             `last_subject` and `not_subject` (without last token and beginning of sequence) of
-            facts. Positions are whole numbers, negative ones counted from the end.
+            facts; the `places` of pairs. Positions are whole numbers, negative ones counted from
+            the end; in a mapping also one list per prompt, as `ml.prompts.named_positions` gives.
         queries: the one group that no longer attends to them.
         cut: `mask` sets scores to minus infinity before the softmax, so that the other keys share
             the weight; `zero` sets weights to 0 after it, so that rows sum to less. Results of the

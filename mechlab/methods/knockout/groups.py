@@ -4,19 +4,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from mechlab.engine import plain_positions
 from mechlab.errors import OptionError, PromptError
-from mechlab.prompts import Fact, PromptSet
+from mechlab.prompts import Fact, PromptPair, PromptSet, named_positions
 
 if TYPE_CHECKING:
     from mechlab.models import Model
 
 __all__ = ["GROUPS", "Group", "named_groups", "resolve"]
 
-Group = str | tuple[int, ...]
-"""A group's name, or positions, negative ones counted from the end."""
+Group = str | tuple[int, ...] | tuple[tuple[int, ...], ...]
+"""A group's name or a place's, positions, negative ones counted from the end, or these per prompt.
+"""
 
 GROUPS = {
     "last": "the last token",
+    "end": "the same",
     "all": "every token",
     "all_before": "every token but the last",
     "bos": "the beginning-of-sequence token",
@@ -30,28 +33,30 @@ GROUPS = {
 """The groups that have a name, and what each holds."""
 
 
-def named_groups(given: object, option: str) -> dict[str, Group]:
+def named_groups(prompts: PromptSet[Any], given: object, option: str) -> dict[str, Group]:
     """Return groups by label.
 
     Args:
+        prompts: facts or pairs; the places of pairs are groups as well.
         given: a group, a list of names of groups, or a mapping from labels to groups; positions
-            are a list of whole numbers.
+            are a list of whole numbers, in a mapping also one list per prompt.
         option: name of the option, for messages.
 
     Raises:
         OptionError: names that no group has, positions that are no whole numbers, no group at all.
     """
+    places = _places(prompts)
     if isinstance(given, Mapping):
-        found = {str(label): _group(group, option) for label, group in given.items()}
+        found = {str(k): _group(one, option, places, len(prompts)) for k, one in given.items()}
     elif isinstance(given, str) or _are_numbers(given):
-        group = _group(given, option)
+        group = _group(given, option, places)
         found = {group if isinstance(group, str) else str(list(group)): group}
     elif isinstance(given, Iterable):
-        found = {str(name): _group(name, option) for name in given}
+        found = {str(name): _group(name, option, places) for name in given}
     else:
         found = {}
     if not found:
-        raise OptionError(f"{option}={given!r:.60} names no group. {_allowed()}")
+        raise OptionError(f"{option}={given!r:.60} names no group. {_allowed(places)}")
     return found
 
 
@@ -70,6 +75,8 @@ def resolve(
     for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
         here: dict[str, tuple[int, ...]] = {}
         for label, group in groups.items():
+            if isinstance(group, tuple) and isinstance(group[0], tuple):
+                group = group[index]
             positions = _positions(model, prompt, group, length)
             if not isinstance(positions, str):
                 positions = tuple(sorted(set(positions))) or "it holds no token"
@@ -88,7 +95,7 @@ def resolve(
     return found
 
 
-def _positions(model: "Model", prompt: Any, group: Group, length: int) -> Iterable[int] | str:
+def _positions(model: "Model", prompt: Any, group: Any, length: int) -> Iterable[int] | str:
     """Return the positions of a group in one prompt, or what is wrong."""
     if not isinstance(group, str):
         outside = [pos for pos in group if not -length <= pos < length]
@@ -97,6 +104,7 @@ def _positions(model: "Model", prompt: Any, group: Group, length: int) -> Iterab
     start = 1 if model.prepend_bos else 0
     simple: dict[str, Callable[[], Iterable[int]]] = {
         "last": lambda: (length - 1,),
+        "end": lambda: (length - 1,),
         "all": lambda: range(length),
         "all_before": lambda: range(length - 1),
     }
@@ -106,6 +114,11 @@ def _positions(model: "Model", prompt: Any, group: Group, length: int) -> Iterab
         return (0,) if start else f"{model.name} puts no beginning-of-sequence token in front"
     if group in ("answer", "wrong_answer"):
         return _answer_positions(model, prompt, group)
+    if isinstance(prompt, PromptPair):
+        held = [name for name, *_ in prompt.places]
+        if group not in held:
+            return f"it has no such place, but {', '.join(map(repr, held)) or 'none at all'}"
+        return named_positions(model, [prompt], group)[0]
     first, last = model.subject_positions(prompt)
     return {
         "subject": range(first, last + 1),
@@ -132,14 +145,30 @@ def _is_word(text: str, start: int, end: int) -> bool:
     return not (before.isalnum() or after.isalnum())
 
 
-def _group(given: object, option: str) -> Group:
-    if isinstance(given, str) and given in GROUPS:
+def _places(prompts: PromptSet[Any]) -> list[str]:
+    """Return the places that any of the prompts has, as far as they are no groups."""
+    if prompts.kind != "pair":
+        return []
+    return list(dict.fromkeys(name for pair in prompts for name, *_ in pair.places))
+
+
+def _group(given: object, option: str, places: Sequence[str], prompts: int = 0) -> Group:
+    """Return one group; one list per prompt is allowed where their number is given."""
+    if isinstance(given, str) and (given in GROUPS or given in places):
         return given
     if isinstance(given, Sized) and len(given) == 0:
-        raise OptionError(f"{option}: {given!r:.60} holds no token. {_allowed()}")
+        raise OptionError(f"{option}: {given!r:.60} holds no token. {_allowed(places)}")
     if _are_numbers(given):
         return tuple(int(pos) for pos in given)  # type: ignore[attr-defined]
-    raise OptionError(f"{option}: {given!r:.60} is not a group of tokens. {_allowed()}")
+    lists = plain_positions(given)
+    if prompts and isinstance(lists, list) and all(map(_are_numbers, lists)):
+        if len(lists) != prompts or not all(lists):
+            raise OptionError(
+                f"{option}: {len(lists)} lists for {prompts} prompts, of {list(map(len, lists))} "
+                "positions. Allowed: one list of one or more for each. Give as many."
+            )
+        return tuple(map(tuple, lists))
+    raise OptionError(f"{option}: {given!r:.60} is not a group of tokens. {_allowed(places)}")
 
 
 def _are_numbers(given: object) -> bool:
@@ -148,15 +177,19 @@ def _are_numbers(given: object) -> bool:
     return all(isinstance(pos, Integral) and not isinstance(pos, bool) for pos in given)
 
 
-def _allowed() -> str:
-    return f"Allowed: {', '.join(GROUPS)}, or positions such as [1, 2, -3]. Use these."
+def _allowed(places: Sequence[str]) -> str:
+    names = ", ".join(dict.fromkeys((*GROUPS, *places)))
+    return (
+        f"Allowed: {names}, positions such as [1, 2, -3], or in a mapping one list of positions "
+        "per prompt. Use these."
+    )
 
 
 def _check_kind(prompts: PromptSet[Any], groups: Mapping[str, Group]) -> None:
     subject = {"subject", "first_subject", "last_subject", "not_subject"}
-    missing = {"fact": {"wrong_answer"}, "pair": subject}[prompts.kind]
+    missing = {"fact": {"wrong_answer"}, "pair": subject - {*_places(prompts)}}[prompts.kind]
     if wrong := [group for group in groups.values() if isinstance(group, str) and group in missing]:
         raise OptionError(
             f"groups that a {prompts.kind} does not have: {', '.join(wrong)}. Subjects belong to "
-            "facts, wrong answers to pairs. Use other groups or positions."
+            "facts, wrong answers and places to pairs. Use other groups or positions."
         )
