@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.methods import token_lens as token_lens
     from mechlab.methods.evaluation import edit_summary as edit_summary
+    from mechlab.methods.evaluation import evaluate_each_edit as evaluate_each_edit
     from mechlab.methods.evaluation import evaluate_edit as evaluate_edit
     from mechlab.methods.evaluation import next_token_reference as next_token_reference
     from mechlab.methods.evaluation import prediction_drift as prediction_drift
@@ -155,6 +156,7 @@ _NAMES = {
     ),
     "mechlab.methods.evaluation": (
         "edit_summary",
+        "evaluate_each_edit",
         "evaluate_edit",
         "next_token_reference",
         "prediction_drift",

@@ -210,21 +210,63 @@ def test_only_evaluations_of_the_same_cases_are_compared():
         ml.edit_summary(made(0), confidence=95)
 
 
-def test_an_edit_in_force_changes_the_evaluation_and_leaves_nothing_behind(fresh_model: ToyModel):
-    model = fresh_model("llama", "words")
-    reference = ml.next_token_reference(model, TEXTS)
+@pytest.fixture(scope="module")
+def edits() -> tuple[Model, list[Edit]]:
+    """A model and two edits of it, drawn at random."""
+    model = ml.wrap_model(toys.make_hf("llama"), toys.make_tokenizer("words"))
+    found = []
+    for seed in range(2):
+        random = np.random.default_rng(seed)
+        factors = random.normal(size=(64, 1)), random.normal(size=(128, 1))
+        found.append(Edit((Delta(1, "down_proj", *factors),), (REQUEST,), model.fingerprint))
+    return model, found
+
+
+def test_an_edit_in_force_changes_the_evaluation_and_leaves_nothing_behind(
+    edits: tuple[Model, list[Edit]],
+):
+    model, (edit, _) = edits
     before = ml.evaluate_edit(model, CASES, generation_length=12)
-    random = np.random.default_rng(0)
-    delta = Delta(1, "down_proj", random.normal(size=(64, 1)), random.normal(size=(128, 1)))
-    edit = Edit((delta,), (REQUEST,), model.fingerprint)
     with edit.applied(model):
         after = ml.evaluate_edit(model, CASES, generation_length=12)
-        moved = ml.prediction_drift(model, reference)
     assert after.attrs["model_fingerprint"] != before.attrs["model_fingerprint"]
-    assert float(moved.kl.mean()) > 0.01
     assert not np.allclose(after.nll, before.nll, equal_nan=True)
     assert (after.generation.values != before.generation.values).any()
     table = ml.edit_summary(after, before=before)
     assert table.attrs["before_fingerprint"] == before.attrs["model_fingerprint"]
     again = ml.evaluate_edit(model, CASES, generation_length=12)
     assert again.drop_attrs().identical(before.drop_attrs())
+
+
+def test_each_case_is_measured_under_its_own_edit_alone(edits: tuple[Model, list[Edit]]):
+    model, both = edits
+    reference = ml.next_token_reference(model, TEXTS)
+    made: list[str] = []
+
+    def make(request: EditRequest) -> Edit:
+        assert not model.edits  # on the unedited model
+        made.append(request.subject)
+        return both[len(made) - 1]
+
+    found = ml.evaluate_each_edit(model, CASES, make, generation_length=12, reference=reference)
+    check_result(found)
+    assert made == ["France", "Ann"] and not model.edits
+    assert found.edit.values.tolist() == [edit.digest for edit in both]
+    for number, edit in enumerate(both):
+        with edit.applied(model):
+            alone = ml.evaluate_edit(model, CASES, generation_length=12).isel(case=number)
+            drift = ml.prediction_drift(model, reference).kl.mean()
+        assert float(found.drift[number]) == pytest.approx(float(drift)) and float(drift) > 0.01
+        for name in alone.data_vars:
+            got, expected = found[name].isel(case=number).values, alone[name].values
+            if name == "generation":
+                assert got.tolist() == expected.tolist()
+            else:
+                np.testing.assert_allclose(got, expected, atol=1e-5, err_msg=str(name))
+    listed = ml.evaluate_each_edit(model, CASES, both)
+    np.testing.assert_allclose(listed.nll, found.nll, atol=1e-6)
+    assert np.isnan(listed.drift).all()
+    summary = ml.edit_summary(listed, before=ml.evaluate_edit(model, CASES))
+    assert "drift" in summary.metric and np.isfinite(summary.change.sel(metric="efficacy"))
+    with pytest.raises(OptionError, match="edits: 1 for 2 cases"):
+        ml.evaluate_each_edit(model, CASES, both[:1])

@@ -4,33 +4,24 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from mechlab.engine.options import check_choice, check_whole
-from mechlab.errors import OptionError, PromptError
-from mechlab.methods.evaluation.generating import Generations, generations
-from mechlab.methods.evaluation.measures import (
-    MEASURES,
-    PROTOCOLS,
-    Protocol,
-    magnitudes,
-    successes,
-)
+from mechlab.errors import OptionError
+from mechlab.methods.evaluation.generating import Generations, text_variables
+from mechlab.methods.evaluation.measures import PROTOCOLS, Protocol
 from mechlab.methods.evaluation.scoring import score_continuations
+from mechlab.methods.evaluation.table import Table, check_objects
 from mechlab.progress import ProgressCallback
-from mechlab.prompts import PROMPT_KINDS, EditCase, PromptSet, as_prompt_set
-from mechlab.prompts.edit_kind import CHANGED_KINDS
+from mechlab.prompts import EditCase, PromptSet, as_prompt_set
 from mechlab.results import analysis, new_result
 
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["evaluate_edit"]
+__all__ = ["check_options", "evaluate_edit"]
 
-TARGETS = ("target", "target_true")
 _HINTS = ("model", "cases", "progress", "max_batch")
-_CELL = ("case", "prompt_kind", "prompt")
 
 
 @analysis(version=1, prompt_kind="edit", default_plot="lines", per_prompt=False)
@@ -106,36 +97,20 @@ def evaluate_edit(
     started = time.time()
     options = {name: value for name, value in locals().items() if name not in _HINTS}
     del options["started"]
-    _check_options(model, protocol, generation_length, generation_top_k, seed, max_batch)
+    check_options(model, protocol, generation_length, generation_top_k, seed, max_batch)
     given = as_prompt_set(cases, kind="edit")
-    _check_objects(given, protocol)
-    texts = Generations(generation_length, generation_top_k, seed)
-    texts.check(model, given)
-    table = _Table(given)
+    check_objects(given, protocol)
+    how = Generations(generation_length, generation_top_k, seed)
+    how.check(model, given)
+    table = Table(given)
     scores = score_continuations(
         model, table.prompts, table.objects, max_batch=max_batch, progress=progress
     )
-    nll, accuracy, count = (table.fill([getattr(one, name) for one in scores])
-                            for name in ("nll", "accuracy", "tokens"))  # fmt: skip
-    there = ~np.isnan(count)
-    success = successes(nll, accuracy, there, protocol)
-    shares = {"units": "share", "protocol": protocol}
-    variables: dict[str, Any] = {
-        "nll": ((*_CELL, "target"), nll, {"units": "nats per token"}),
-        "accuracy": ((*_CELL, "target"), accuracy, {"units": "share"}),
-        "success": (_CELL, success, shares),
-    }
-    size = magnitudes(nll)
-    for number, (kind, name) in enumerate(MEASURES.items()):
-        about = {"prompt_kind": kind}
-        variables[name] = ("case", _mean(success[:, number]), shares | about)
-        variables[f"{name}_magnitude"] = (
-            "case", _mean(size[:, number]), {"units": "probability"} | about,
-        )  # fmt: skip
-    variables |= generations(model, given, texts, table.width, progress)
+    written = how.write(model, given, progress)
     return new_result(
-        variables,
-        table.coordinates(count),
+        table.variables(scores, protocol)
+        | text_variables(given, [written] * len(given), table.width),
+        table.coordinates(scores),
         method="evaluate_edit",
         version=1,
         model=model,
@@ -146,15 +121,14 @@ def evaluate_edit(
     )
 
 
-def _mean(values: Any) -> Any:
-    """Return the mean over prompts, NaN where there are none."""
-    count = (~np.isnan(values)).sum(-1)
-    return np.where(count > 0, np.nansum(values, -1) / np.maximum(count, 1), np.nan)
-
-
-def _check_options(
+def check_options(
     model: "Model", protocol: str, length: int, top_k: int, seed: int, max_batch: int | None
 ) -> None:
+    """Refuse options out of range.
+
+    Raises:
+        OptionError: naming the option and what is allowed.
+    """
     check_choice("protocol", protocol, PROTOCOLS)
     check_whole("generation_length", length, at_least=0)
     check_whole("generation_top_k", top_k, at_least=1)
@@ -169,69 +143,3 @@ def _check_options(
             f"generation_length={length} tokens; {model.name} reads at most {model.n_ctx}. "
             "Allowed: 0 to that. Lower it."
         )
-
-
-def _check_objects(cases: PromptSet[Any], protocol: str) -> None:
-    """Refuse cases without the objects that decide a success."""
-    bad = []
-    for index, case in enumerate(cases):
-        for kind in PROMPT_KINDS:
-            right = "target" if kind in CHANGED_KINDS else "target_true"
-            needed = TARGETS if protocol == "counterfact" else (right,)
-            for number, prompt in enumerate(case.prompts_of(kind)):
-                if missing := [name for name in needed if not getattr(prompt, name)]:
-                    what = " and no ".join(missing)
-                    bad.append(f"  #{index} {kind} {number} {prompt.prompt!r:.60} has no {what}")
-    if bad:
-        shown = bad[:50] + ([f"  and {len(bad) - 50} more"] if len(bad) > 50 else [])
-        needs = "both objects" if protocol == "counterfact" else "the right object"
-        raise PromptError(
-            f"{len(bad)} prompts lack an object that protocol={protocol!r} needs:\n"
-            + "\n".join(shown)
-            + f"\n  Allowed: prompts with {needs}.\n"
-            "  Give requests a target_true, or use protocol='exact', which compares no objects."
-        )
-
-
-class _Table:
-    """Where each prompt and object of the cases stands in the result."""
-
-    def __init__(self, cases: PromptSet[Any]) -> None:
-        self.cases = cases
-        found = [[case.prompts_of(kind) for kind in PROMPT_KINDS] for case in cases]
-        self.width = max(max(map(len, of_case)) for of_case in found)
-        self.width = max(self.width, *(len(case.generation_prompts) for case in cases))
-        self.cells = {
-            (c, k, p): prompt
-            for c, of_case in enumerate(found)
-            for k, of_kind in enumerate(of_case)
-            for p, prompt in enumerate(of_kind)
-        }
-        places = [(*cell, t) for cell, prompt in self.cells.items()
-                  for t, name in enumerate(TARGETS) if getattr(prompt, name)]  # fmt: skip
-        self.index = tuple(np.array(places).T)
-        self.prompts = [self.cells[c, k, p].prompt for c, k, p, _ in places]
-        self.objects = [getattr(self.cells[c, k, p], TARGETS[t]) for c, k, p, t in places]
-
-    def fill(self, values: Sequence[float]) -> Any:
-        """Return values of (case, prompt_kind, prompt, target), NaN where there is no object."""
-        shape = (len(self.cases), len(PROMPT_KINDS), self.width, len(TARGETS))
-        array = np.full(shape, np.nan)
-        array[self.index] = values
-        return array
-
-    def coordinates(self, count: Any) -> dict[str, Any]:
-        """Return the coordinates of a result."""
-        shape = (len(self.cases), len(PROMPT_KINDS), self.width)
-        texts, abouts = np.full(shape, "", object), np.full(shape, "", object)
-        for cell, prompt in self.cells.items():
-            texts[cell], abouts[cell] = prompt.prompt, prompt.about
-        return {
-            "case": list(self.cases.labels),
-            "subject": ("case", [case.request.subject for case in self.cases]),
-            "prompt_kind": list(PROMPT_KINDS),
-            "target": list(TARGETS),
-            "prompt_text": (_CELL, texts),
-            "about": (_CELL, abouts),
-            "n_tokens": ((*_CELL, "target"), np.nan_to_num(count).astype(int)),
-        }

@@ -1,7 +1,7 @@
 """Texts that the model goes on to write from a case's generation prompts, and their measures."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,12 @@ from mechlab.engine.generation import DecodeRow, decode
 from mechlab.errors import PromptError
 from mechlab.methods.evaluation.texts import InverseFrequencies, ngram_entropy
 from mechlab.progress import ProgressCallback
-from mechlab.prompts import PromptSet
+from mechlab.prompts import EditCase, PromptSet
 
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Generations", "generations"]
+__all__ = ["Generations", "text_variables"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Generations:
     top_k: int
     seed: int
 
-    def check(self, model: "Model", cases: PromptSet[Any]) -> None:
+    def check(self, model: "Model", cases: Iterable[EditCase]) -> None:
         """Refuse prompts that cannot be read or leave nothing to be written.
 
         Raises:
@@ -49,9 +49,14 @@ class Generations:
             )
 
     def write(
-        self, model: "Model", prompts: Sequence[str], progress: ProgressCallback | None
-    ) -> list[str]:
-        """Return each prompt with its continuation, special tokens left out."""
+        self, model: "Model", cases: Iterable[EditCase], progress: ProgressCallback | None
+    ) -> Mapping[str, str]:
+        """Return the text of each generation prompt, the prompt included, special tokens left out.
+
+        Nothing is written when the length is 0.
+        """
+        if not self.length or not (prompts := _prompts(cases)):
+            return {}
         batch = model.tokenize(prompts)
         ids = [batch.row(n).tolist() for n in range(len(batch))]
         uniform = np.stack([self._numbers(prompt) for prompt in prompts])
@@ -71,7 +76,7 @@ class Generations:
         ):
             whole = [*ids[group], *row.tokens][: self.length]
             texts[group] = str(model.tokenizer.decode(whole, skip_special_tokens=True))
-        return texts
+        return dict(zip(prompts, texts, strict=True))
 
     def _numbers(self, prompt: str) -> Any:
         """Return random numbers that depend on the seed and this prompt alone."""
@@ -80,35 +85,25 @@ class Generations:
         return draws.random(self.length)
 
 
-def generations(
-    model: "Model",
-    cases: PromptSet[Any],
-    how: Generations,
-    width: int,
-    progress: ProgressCallback | None,
+def text_variables(
+    cases: PromptSet[Any], written: Sequence[Mapping[str, str]], width: int
 ) -> dict[str, Any]:
     """Return the variables `generation`, `generation_entropy` and `consistency`.
 
     Args:
-        model: the model.
         cases: the cases.
-        how: length, sampling and seed.
+        written: for each case the text of each of its generation prompts; none for no text at all.
         width: entries of the axis `prompt`.
-        progress: called between batches.
     """
     texts = np.full((len(cases), width), "", object)
     entropy, consistency = np.full(len(cases), np.nan), np.full(len(cases), np.nan)
-    prompts = _prompts(cases)
-    if how.length and prompts:
-        written = dict(zip(prompts, how.write(model, prompts, progress), strict=True))
-        words = InverseFrequencies.of(text for case in cases for text in case.reference_texts)
-        for number, case in enumerate(cases):
-            own = [written[prompt] for prompt in case.generation_prompts]
-            if own:
-                texts[number, : len(own)] = own
-                entropy[number] = np.mean([ngram_entropy(text) for text in own])
-                references = " ".join(case.reference_texts)
-                consistency[number] = words.similarity(" ".join(own), references)
+    words = InverseFrequencies.of(text for case in cases for text in case.reference_texts)
+    for number, (case, found) in enumerate(zip(cases, written, strict=True)):
+        if own := [found[prompt] for prompt in case.generation_prompts if prompt in found]:
+            texts[number, : len(own)] = own
+            entropy[number] = np.mean([ngram_entropy(text) for text in own])
+            references = " ".join(case.reference_texts)
+            consistency[number] = words.similarity(" ".join(own), references)
     return {
         "generation_entropy": ("case", entropy, {"units": "bits"}),
         "consistency": ("case", consistency, {"units": "cosine"}),
@@ -116,5 +111,5 @@ def generations(
     }
 
 
-def _prompts(cases: PromptSet[Any]) -> list[str]:
+def _prompts(cases: Iterable[EditCase]) -> list[str]:
     return list(dict.fromkeys(text for case in cases for text in case.generation_prompts))

@@ -20,8 +20,11 @@ METRICS = (
     *(name for kind in MEASURES.values() for name in (kind, f"{kind}_magnitude")),
     "generation_entropy",
     "consistency",
+    "drift",
 )
 """Variables of (case) that are averaged."""
+
+METHODS = ("evaluate_edit", "evaluate_each_edit")
 
 Array = np.ndarray[Any, Any]
 
@@ -42,8 +45,8 @@ def edit_summary(
     resampling, for which it is no mean. Cases with the same subject are drawn together.
 
     Args:
-        after: result of `evaluate_edit`, usually with an edit in force.
-        before: result of the same call without it.
+        after: result of `evaluate_edit` with an edit in force, or of `evaluate_each_edit`.
+        before: result of `evaluate_edit` on the same cases without any.
         confidence: probability that an interval covers the true average, within (0, 1).
         resamples: number of bootstrap samples.
         seed: the same seed gives the same intervals.
@@ -66,19 +69,20 @@ def edit_summary(
     how = {"confidence": confidence, "resamples": resamples, "seed": seed}
     cluster = [str(subject) for subject in after["subject"].values]
     rows = [_score_row(after, before, cluster, **how)]
-    rows += [_row(after[name], None if before is None else before[name], cluster, **how)
-             for name in METRICS]  # fmt: skip
+    metrics = [name for name in METRICS if name in after]
+    rows += [_row(after[name], None if before is None else before.get(name), cluster, **how)
+             for name in metrics]  # fmt: skip
     columns = {name: ("metric", [row[name] for row in rows]) for name in rows[0]}
     kept = {name: value for name, value in after.attrs.items() if name not in WORK}
     earlier = "none" if before is None else before.attrs["model_fingerprint"]
     about = {"before_fingerprint": earlier, "confidence": confidence, "resamples": resamples}
-    return xr.Dataset(columns, {"metric": ["score", *METRICS]}, kept | about)
+    return xr.Dataset(columns, {"metric": ["score", *metrics]}, kept | about)
 
 
 def _check(after: xr.Dataset, before: xr.Dataset | None) -> None:
     wrong = [name for name, one in (("after", after), ("before", before))
              if one is not None
-             and getattr(one, "attrs", {}).get("method") != "evaluate_edit"]  # fmt: skip
+             and getattr(one, "attrs", {}).get("method") not in METHODS]  # fmt: skip
     if wrong:
         raise OptionError(
             f"{' and '.join(wrong)} did not come from evaluate_edit. Allowed: its results, all "
