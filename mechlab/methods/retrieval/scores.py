@@ -29,9 +29,13 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class _Read:
-    """One continuation: tokens, most attended positions [step, layer, head], mean mass on needle.
+    """One continuation, kept as one flat array of int32.
 
-    Kept as one flat array of float64, exact for positions and token ids.
+    Attributes:
+        stopped: whether it ended by itself.
+        tokens: what was written.
+        attended: most attended positions, axes (step, layer, head).
+        mass: attention on the needle, mean over steps, axes (layer, head).
     """
 
     stopped: bool
@@ -40,21 +44,25 @@ class _Read:
     mass: Array
 
     @staticmethod
-    def packed(decoded: Decoded, layers: int, heads: int) -> Array:
+    def packed(decoded: Decoded, grid: tuple[int, int]) -> Array:
+        """Return the array."""
         steps = len(decoded.tokens)
-        attended = _first(decoded.attended, steps, (layers, heads), -1)
-        mass = _first(decoded.mass, steps, (layers, heads), np.nan)
-        mean = mass.mean(axis=0) if steps else np.full((layers, heads), np.nan)
-        front = [float(decoded.stopped), float(steps), *map(float, decoded.tokens)]
-        return np.concatenate([front, attended.ravel(), mean.ravel()]).astype(np.float64)
+        attended = _first(decoded.attended, steps, grid, -1)
+        mass = _first(decoded.mass, steps, grid, np.nan)
+        mean = mass.mean(axis=0) if steps else np.full(grid, np.nan)
+        bits = mean.astype(np.float32).ravel().view(np.int32)
+        front = [int(decoded.stopped), steps, *decoded.tokens]
+        return np.concatenate([front, attended.ravel(), bits]).astype(np.int32)
 
     @classmethod
-    def unpacked(cls, packed: Array, layers: int, heads: int) -> "_Read":
-        steps, grid = int(packed[1]), layers * heads
+    def unpacked(cls, packed: Array, grid: tuple[int, int]) -> "_Read":
+        """Return what was packed."""
+        steps = int(packed[1])
         tokens, rest = packed[2 : 2 + steps], packed[2 + steps :]
-        attended = rest[: steps * grid].reshape(steps, layers, heads).astype(np.int32)
-        mass = rest[steps * grid :].reshape(layers, heads)
-        return cls(bool(packed[0]), tuple(int(token) for token in tokens), attended, mass)
+        attended, bits = np.split(rest, [steps * grid[0] * grid[1]])
+        mass = np.ascontiguousarray(bits).view(np.float32).reshape(grid)
+        written = tuple(int(token) for token in tokens)
+        return cls(bool(packed[0]), written, attended.reshape(steps, *grid), mass)
 
 
 def _first(array: Array | None, steps: int, grid: tuple[int, int], filler: float) -> Array:
@@ -146,11 +154,11 @@ def retrieval_score(
         stop=stop,
         attention=True,
         max_batch=max_batch,
-        pack=lambda _, decoded: _Read.packed(decoded, *grid),
+        pack=lambda _, decoded: _Read.packed(decoded, grid),
         journal=journal,
         report=progress,
     )
-    reads = [_Read.unpacked(one, *grid) for one in packed]
+    reads = [_Read.unpacked(one, grid) for one in packed]
     counts = [
         copies(read.attended, read.tokens, one.tokens, one.answer)
         for read, one in zip(reads, laid, strict=True)
