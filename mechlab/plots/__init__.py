@@ -22,6 +22,7 @@ from mechlab.plots.senders import sender_grid, sender_views
 from mechlab.plots.table import to_csv, to_rows
 from mechlab.plots.terminal import to_terminal
 from mechlab.plots.tokens import escape, show_text, show_token
+from mechlab.plots.written import written_tokens, written_view
 
 __all__ = [
     "DIVERGING",
@@ -60,4 +61,6 @@ __all__ = [
     "to_rows",
     "to_terminal",
     "write_html",
+    "written_tokens",
+    "written_view",
 ]

@@ -8,12 +8,20 @@ import xarray as xr
 from mechlab.errors import OptionError
 from mechlab.plots.figure import to_plotly
 from mechlab.plots.grid_view import GridView, share_limits
-from mechlab.plots.reading import average, kind_of, labels_along, plotted, words_of
+from mechlab.plots.reading import (
+    average,
+    is_along_prompts,
+    kind_of,
+    labels_along,
+    plotted,
+    spread_prompts,
+    words_of,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["length_by_depth", "length_by_depth_views", "spread_prompts"]
+__all__ = ["length_by_depth", "length_by_depth_views"]
 
 
 def length_by_depth(
@@ -58,7 +66,7 @@ def length_by_depth_views(
     """
     array = plotted(data, value)
     others = [str(dim) for dim in array.dims if dim != "prompt"]
-    needed = [name for name in ("length", "depth") if not _along_prompts(array, name)]
+    needed = [name for name in ("length", "depth") if not _known(array, name)]
     if needed or len(others) > 1:
         raise OptionError(
             f"a map of lengths and depths cannot be drawn of the axes {tuple(map(str, array.dims))}"
@@ -72,32 +80,8 @@ def length_by_depth_views(
     return share_limits([_view(array.isel({panel: i}), label) for i, label in enumerate(labels)])
 
 
-def spread_prompts(array: xr.DataArray, name: str) -> xr.DataArray:
-    """Return an array with a coordinate of its prompts as an axis of its own.
-
-    Each prompt keeps its values at its own entry of the new axis, in rising order, and is NaN at
-    the others: means and intervals over prompts then are those of every entry by itself.
-
-    Raises:
-        OptionError: when there is no such coordinate along `prompt` alone.
-    """
-    if not _along_prompts(array, name):
-        known = [str(c) for c in array.coords if array[c].dims == ("prompt",) and c != "prompt"]
-        raise OptionError(
-            f"the prompts have no coordinate {name!r}. They have: {', '.join(known) or 'none'}. "
-            "Name one of these."
-        )
-    own = array[name]
-    entries = np.unique(own.values)
-    axis = xr.DataArray(entries, dims=(name,), coords={name: entries})
-    bare = array.astype(float).drop_vars(name)
-    # In the midst of a computation DataArray.where would drop the attributes and the name.
-    spread: xr.DataArray = bare.where(own.drop_vars(name) == axis)
-    return spread.assign_attrs(array.attrs).rename(array.name)
-
-
-def _along_prompts(array: xr.DataArray, name: str) -> bool:
-    return name in array.coords and array[name].dims == ("prompt",)
+def _known(array: xr.DataArray, name: str) -> bool:
+    return is_along_prompts(array, name) and bool(array[name].notnull().any())
 
 
 def _view(array: xr.DataArray, title: str) -> GridView:
@@ -111,7 +95,7 @@ def _view(array: xr.DataArray, title: str) -> GridView:
 
     kind, limits = kind_of(array)
     values = grid(shown.mean)
-    if array.dtype == bool or _is_share(values):
+    if kind == "diverging" and (array.dtype == bool or _is_share(values)):
         kind, limits = "sequential", (0.0, 1.0)
     count = cells.notnull().sum("prompt")
     words = words_of(array, average(array.astype(float)))

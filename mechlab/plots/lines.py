@@ -11,7 +11,16 @@ from mechlab.errors import OptionError
 from mechlab.plots.figure import figure_layout
 from mechlab.plots.grid_view import GridView, share_limits
 from mechlab.plots.palette import QUALITATIVE
-from mechlab.plots.reading import Average, average, kind_of, labels_along, plotted, words_of
+from mechlab.plots.reading import (
+    Average,
+    average,
+    is_along_prompts,
+    kind_of,
+    labels_along,
+    plotted,
+    spread_prompts,
+    words_of,
+)
 from mechlab.plots.tokens import escape
 
 if TYPE_CHECKING:
@@ -40,7 +49,8 @@ def lines(
         data: a result, or an array with one axis to run along and at most two others: one line per
             entry of the first, one panel per entry of the second. An axis `prompt` is averaged,
             and axes of length 1 are left out.
-        x: the axis to run along; by default alpha, layer, length, lag, ….
+        x: the axis to run along, or what is known of every prompt, such as its length; by default
+            alpha, layer, length, lag, ….
         value: the variable to draw when `data` is a Dataset.
         prompt: label or index of one prompt, to be shown instead of the mean.
         interval: `low` and `high` for the bands; by default the t interval over prompts.
@@ -73,7 +83,7 @@ def line_views(
 
     Arguments and errors are those of `lines`; random control sets are left out.
     """
-    array = plotted(data, value)
+    array = _along_axis(plotted(data, value), x)
     shown = average(array, prompt=prompt, interval=interval)
     chosen, _ = _split(shown)
     return _views(array, chosen, x)
@@ -90,12 +100,19 @@ def control_views(
 
     Arguments and errors are those of `lines`.
     """
-    array = plotted(data, value)
+    array = _along_axis(plotted(data, value), x)
     _, controls = _split(average(array, prompt=prompt))
     if controls is None:
         return []
     views = _views(array, controls, x)
     return [replace(view, ci_low=None, ci_high=None) for view in views]
+
+
+def _along_axis(array: xr.DataArray, x: str | None) -> xr.DataArray:
+    """Return an array with the axis `x`, which may be a coordinate of its prompts."""
+    if x is None or x in array.dims or not is_along_prompts(array, x):
+        return array
+    return spread_prompts(array, x)
 
 
 def _split(shown: Average) -> tuple[Average, Average | None]:
@@ -167,7 +184,7 @@ def _view(
     def grid(of: xr.DataArray) -> np.ndarray[Any, Any]:
         order = [along, series] if series else [along]
         values: np.ndarray[Any, Any] = of.transpose(*order).values.astype(np.float32)
-        if limits == (0.0, 1.0):
+        if limits != (0.0, 0.0):
             values = values.clip(*limits)  # a share has no interval beyond 0 and 1
         return values.reshape(len(values), -1)
 
@@ -307,10 +324,10 @@ def _x_axis(view: GridView) -> dict[str, Any]:
 
 
 def _y_axis(view: GridView, *, first: bool) -> dict[str, Any]:
-    unit = f" ({view.unit})" if view.unit else ""
+    unit, top = f" ({view.unit})" if view.unit else "", view.limits[1]
     return {
         "title": {"text": escape(view.metric + unit, "html"), "standoff": 6} if first else None,
-        "range": [-0.03, 1.03] if view.limits == (0.0, 1.0) else None,
+        "range": [-0.03 * top, 1.03 * top] if view.limits in ((0.0, 1.0), (0.0, 100.0)) else None,
         "gridcolor": "#ececec",
         "zeroline": True,
         "zerolinecolor": "#8a8a8a",

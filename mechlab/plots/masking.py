@@ -11,7 +11,7 @@ from mechlab.errors import OptionError
 from mechlab.plots.figure import figure_layout
 from mechlab.plots.grid_view import GridView
 from mechlab.plots.palette import QUALITATIVE
-from mechlab.plots.reading import average, options_of, plotted, words_of
+from mechlab.plots.reading import average, kind_of, options_of, plotted, words_of
 from mechlab.plots.tokens import escape
 
 if TYPE_CHECKING:
@@ -114,7 +114,6 @@ def mask_view(
     told += ["bands: 95 % intervals over prompts"] if has else []
     told += ["dots: single draws"] if several else []
     words["note"] = ", ".join(filter(None, [words["note"], *told]))
-    share = _is_share(grid("mean"))
     return GridView(
         values=grid("mean"),
         row_labels=tuple(map(str, ks)),
@@ -123,7 +122,7 @@ def mask_view(
         col_labels=tuple(curve.name for curve in curves),
         col_name="head_set",
         kind="sequential",
-        limits=(0.0, 1.0) if share else (0.0, 0.0),
+        limits=kind_of(array)[1],
         ci_low=grid("low") if has else None,
         ci_high=grid("high") if has else None,
         **words,
@@ -211,8 +210,7 @@ def _curve(name: str, array: xr.DataArray, start: xr.DataArray | None) -> _Curve
     order = np.argsort(ks)
     whole = xr.DataArray(stacked[:, order], dims=("prompt", "k", "draw"))
     shown = average(whole.mean("draw", skipna=True))
-    share = _is_share(stacked)
-    low, high = (of.values.clip(0, 1) if share else of.values for of in (shown.low, shown.high))
+    low, high = (of.values.clip(*_range(array)) for of in (shown.low, shown.high))
     return _Curve(
         name,
         tuple(ks[i] for i in order),
@@ -223,9 +221,10 @@ def _curve(name: str, array: xr.DataArray, start: xr.DataArray | None) -> _Curve
     )
 
 
-def _is_share(values: np.ndarray[Any, Any]) -> bool:
-    known = values[np.isfinite(values)]
-    return bool(known.size and known.min() >= 0 and known.max() <= 1)
+def _range(array: xr.DataArray) -> tuple[float, float]:
+    """Return what no interval reaches beyond: the ends of a share or a percentage."""
+    limits = kind_of(array)[1]
+    return limits if limits != (0.0, 0.0) else (-np.inf, np.inf)
 
 
 # --- drawing --------------------------------------------------------------------------------------
@@ -278,10 +277,10 @@ def _apart(ks: Sequence[int]) -> list[int]:
 
 
 def _value_axis(view: GridView) -> dict[str, Any]:
-    unit = f" ({view.unit})" if view.unit else ""
+    unit, top = f" ({view.unit})" if view.unit else "", view.limits[1]
     return {
         "title": {"text": escape(view.metric + unit, "html"), "standoff": 6},
-        "range": [-0.03, 1.03] if view.limits == (0.0, 1.0) else None,
+        "range": [-0.03 * top, 1.03 * top] if view.limits in ((0.0, 1.0), (0.0, 100.0)) else None,
         "rangemode": "tozero",
         "gridcolor": "#ececec",
         "zeroline": True,

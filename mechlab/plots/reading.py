@@ -16,11 +16,13 @@ from mechlab.plots.tokens import show_text
 __all__ = [
     "Average",
     "average",
+    "is_along_prompts",
     "kind_of",
     "labels_along",
     "main_variable",
     "options_of",
     "plotted",
+    "spread_prompts",
     "words_of",
 ]
 
@@ -29,9 +31,12 @@ _MAIN = (
     "head_attribution",
     "share",
     "source_logit",
+    "retrieval_score",
+    "recall",
     "effect",
     "component_attribution",
     "probability",
+    "alpha",
 )
 """Variables that are a result's picture, the first that is there."""
 
@@ -138,6 +143,35 @@ def _reach(array: xr.DataArray) -> xr.DataArray:
     return reach
 
 
+def spread_prompts(array: xr.DataArray, name: str) -> xr.DataArray:
+    """Return an array with a coordinate of its prompts as an axis of its own.
+
+    Each prompt keeps its values at its own entry of the new axis, in rising order, and is NaN at
+    the others: means and intervals over prompts then are those of every entry by itself.
+
+    Raises:
+        OptionError: when there is no such coordinate along `prompt` alone.
+    """
+    if not is_along_prompts(array, name):
+        known = [str(c) for c in array.coords if array[c].dims == ("prompt",) and c != "prompt"]
+        raise OptionError(
+            f"the prompts have no coordinate {name!r}. They have: {', '.join(known) or 'none'}. "
+            "Name one of these."
+        )
+    own = array[name]
+    entries = np.unique(own.values)  # a prompt without a depth has no needle: it is in no entry
+    entries = entries[entries == entries]
+    axis = xr.DataArray(entries, dims=(name,), coords={name: entries})
+    bare = array.astype(float).drop_vars(name)
+    spread: xr.DataArray = bare.where(own.drop_vars(name) == axis)
+    return spread.assign_attrs(array.attrs).rename(array.name)
+
+
+def is_along_prompts(array: xr.DataArray, name: str) -> bool:
+    """Return whether an array has a coordinate of its prompts of that name."""
+    return name in array.coords and array[name].dims == ("prompt",)
+
+
 def _with_interval(mean: xr.DataArray, interval: xr.Dataset | None, n: int | None) -> Average:
     if interval is None:
         empty = xr.full_like(mean, np.nan, dtype=float)
@@ -167,9 +201,15 @@ def _index(array: xr.DataArray, prompt: int | str) -> int:
 def kind_of(array: xr.DataArray) -> tuple[Kind, tuple[float, float]]:
     """Return the colour scale of an array and its fixed limits, (0, 0) when they follow values."""
     units = str(array.attrs.get("units", ""))
-    if str(array.name).endswith("probability") or units.startswith("share"):
+    if _is_probability(str(array.name)) or units.startswith("share"):
         return "sequential", (0.0, 1.0)
+    if units == "per cent":
+        return "sequential", (0.0, 100.0)
     return "diverging", (0.0, 0.0)
+
+
+def _is_probability(name: str) -> bool:
+    return name.endswith("probability") and not name.endswith("log_probability")
 
 
 def options_of(attrs: Mapping[Any, Any]) -> dict[str, Any]:

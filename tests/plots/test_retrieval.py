@@ -11,13 +11,17 @@ from mechlab.errors import OptionError
 from mechlab.plots import (
     copied_tokens,
     copied_views,
+    head_views,
     length_by_depth,
     length_by_depth_views,
+    line_views,
     mask_curve,
     mask_view,
     score_view,
     sorted_scores,
     to_rows,
+    written_tokens,
+    written_view,
 )
 
 
@@ -59,6 +63,20 @@ def masking() -> xr.Dataset:
          "is_control": ("head_set", [False, False, True, True, True, True])},
         {"method": "needle_recall", "model_name": "toy",
          "options": json.dumps({"mask": "uniform", "phase": "decode"})},
+    )  # fmt: skip
+
+
+def written() -> xr.Dataset:
+    """Return what two prompts were continued with: three tokens, the second changed, and one."""
+    cell = ("prompt", "step")
+    alpha = [[2.0, 0.5, 1.0], [0.25, np.nan, np.nan]]
+    return xr.Dataset(
+        {"token": (cell, [[" <b>", "red", "."], ["hat", "", ""]]),
+         "base_token": (cell, [[" <b>", "old", "."], ["hat", "", ""]]),
+         "changed": (cell, [[0.0, 1.0, 0.0], [0.0, np.nan, np.nan]]),
+         "alpha": (cell, alpha), "n_tokens": ("prompt", [3, 1])},
+        {"prompt": ["a", "b"], "step": [0, 1, 2]},
+        {"method": "generate", "model_name": "toy", "options": "{}"},
     )  # fmt: skip
 
 
@@ -188,3 +206,50 @@ def test_a_strip_may_show_named_heads_of_another_prompt_without_steps() -> None:
         copied_tokens(data, prompt=9)
     with pytest.raises(OptionError, match="copied tokens are drawn of hits"):
         copied_tokens(masking())
+
+
+def test_per_cent_are_drawn_from_0_to_100_and_a_result_knows_its_own_picture() -> None:
+    data = masking()
+    for name in ("recall", "unmasked_recall"):
+        data[name] = (100 * data[name]).assign_attrs(units="per cent")
+    assert list(mask_curve(data).layout.yaxis.range) == pytest.approx([-3, 103])
+    view = mask_view(data)
+    assert view.ci_high is not None and view.ci_high[0, 0] == 100.0
+    placed = data.assign_coords(length=("prompt", [1, 1, 2]), depth=("prompt", [0.0, 9.0, np.nan]))
+    (first, *_) = length_by_depth_views(placed, value="recall")
+    assert first.limits == (0.0, 100.0)
+    assert first.row_labels == ("0 %", "9 %")  # the third has no needle
+    (grid,) = head_views(detection())
+    assert grid.metric == "retrieval score" and grid.limits == (0.0, 1.0)
+    with pytest.raises(OptionError, match="without depth"):
+        length_by_depth(placed.isel(prompt=[2]), value="recall")
+
+
+def test_lines_run_along_what_is_known_of_every_prompt() -> None:
+    recall = masking().recall.assign_coords(length=("prompt", [512, 512, 1024]))[:, :2]
+    (view,) = line_views(recall.drop_vars("is_control"), x="length")
+    assert view.row_labels == ("512", "1024")
+    assert view.values[:, 0] == pytest.approx([0.35, 0.5])
+    low, _ = stats.ttest_1samp([0.2, 0.5], 0).confidence_interval(0.95)
+    assert view.ci_low is not None
+    assert view.ci_low[0, 0] == pytest.approx(max(low, 0.0))
+    assert np.isnan(view.ci_low[1, 0])  # one prompt has no interval
+    with pytest.raises(OptionError, match="depth is not among"):
+        line_views(recall, x="depth")
+
+
+def test_written_tokens_stand_in_lines_and_those_of_the_contrast_have_a_dot() -> None:
+    view = written_view(written(), across=2)
+    assert view.row_labels == ("a", "", "b")
+    assert view.values[0].tolist() == [2.0, 0.5]
+    assert view.hover["token"].tolist() == [["␣<b>", "red"], [".", ""], ["hat", ""]]
+    assert view.hover["base token"].tolist() == [["", "old"], ["", ""], ["", ""]]
+    assert view.describe(1, 1).endswith("not applicable")
+    figure = written_tokens(written(), across=2)
+    assert figure.data[0].text[0][0] == "␣&lt;b&gt;"
+    (dots,) = (trace for trace in figure.data if trace.name == "changed")
+    assert (list(dots.x), list(dots.y)) == ([1.4], [-0.32])
+    alone = written_view(written(), prompt="b")
+    assert alone.row_labels == ("b",) and "1 of 2 prompts" in alone.note
+    with pytest.raises(OptionError, match="written tokens are drawn of"):
+        written_tokens(masking())

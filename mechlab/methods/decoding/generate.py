@@ -86,7 +86,7 @@ def _check_all(model: "Model", prompts: PromptSet[Any], **options: Any) -> None:
     _groups(model, plan, options.get("max_new_tokens", 50), None, engine.greedy)
 
 
-@analysis(version=1, prompt_kind="any", default_plot="lines", check=_check_all)
+@analysis(version=1, prompt_kind="any", default_plot="written_tokens", check=_check_all)
 def generate(
     model: "Model",
     prompts: Prompts,
@@ -152,8 +152,7 @@ def generate(
         stop=stop,
         max_batch=max_batch,
     )
-    digests = [plan.prompts.prompt_digest(index) for index in range(len(plan.prompts))]
-    chooser = _Chooser(plan.branches, sampling, digests)
+    chooser = _Chooser(plan.branches, sampling, plan.texts)
     found: dict[int, list[Decoded]] = {}
     for index, rows in _groups(model, plan, max_new_tokens, max_batch, chooser):
         found[index] = rows
@@ -205,13 +204,13 @@ class _Chooser:
     Attributes:
         branches: the rows of each prompt, and how they are contrasted.
         sampling: how to draw.
-        digests: one per prompt; a draw depends on it, not on the prompt's place.
+        texts: the prompts; a draw depends on the text, not on its place among others.
         notes: by prompt and step; a batch that is begun again writes the same ones.
     """
 
     branches: Branches
     sampling: Sampling | None
-    digests: Sequence[str]
+    texts: Sequence[str]
     notes: dict[tuple[int, int], _Note] = field(default_factory=dict)
 
     def __call__(self, logits: Tensor, step: int, rows: Sequence[int]) -> Tensor:
@@ -221,7 +220,7 @@ class _Chooser:
         masked = logits[1::width] if self.branches.rule is not None else None
         mixed = mix(logits[::width], masked, self.branches.rule)
         draws = torch.tensor(
-            uniforms(self.sampling, [self.digests[prompt] for prompt in prompts], step),
+            uniforms(self.sampling, [self.texts[prompt] for prompt in prompts], step),
             dtype=mixed.base.dtype,
             device=logits.device,
         )
@@ -261,7 +260,7 @@ def _variables(
         if plan.branches.rule is not None:
             numbers["masked_log_probability"][row, :count] = branch[1].logprob
     cell = ("prompt", "step")
-    units = {"alpha": "1", "changed": "share of steps"}
+    units = {"alpha": "", "changed": "share of steps"}
     tokens = [list(branch[0].tokens) for branch in written]
     return {
         "text": ("prompt", [_text(model, *both) for both in zip(plan.tokens, tokens, strict=True)]),

@@ -64,7 +64,7 @@ def pick(scores: Tensor, sampling: Sampling | None, draws: Tensor) -> Tensor:
 
 
 def uniforms(sampling: Sampling | None, prompts: Sequence[str], step: int) -> list[float]:
-    """Return numbers in [0, 1), one per prompt digest, for one step."""
+    """Return numbers in [0, 1), one per prompt, for one step."""
     if sampling is None:
         return [0.0] * len(prompts)
     return [_uniform(f"{sampling.seed}\x1f{prompt}\x1f{step}") for prompt in prompts]
