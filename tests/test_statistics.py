@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from mechlab.errors import OptionError
-from mechlab.statistics import bootstrap_interval
+from mechlab.statistics import bootstrap_interval, sign_flip_test
 from mechlab.statistics.intervals import _medians
 
 DRAWS = 2000
@@ -173,12 +173,75 @@ def test_weighted_medians_are_those_of_the_repeated_values() -> None:
     [
         ({"dim": "head"}, "dim='head'"),
         ({"confidence": 95}, "confidence=95"),
+        ({"confidence": "0.9"}, "confidence='0.9'"),
+        ({"confidence": None, "seed": "a"}, "confidence=None.*seed='a'"),
+        ({"confidence": True}, "confidence=True"),
         ({"resamples": 0}, "resamples=0"),
+        ({"resamples": 39}, "resamples=39, .*: 40 or more at confidence=0.95"),
+        ({"seed": -1}, "seed=-1"),
+        ({"cluster": {1, 2, 3}}, "is no list of labels"),
+        ({"cluster": 3}, "is no list of labels"),
+        ({"cluster": [[1], [2], [3]]}, "is no list of labels"),
         ({"statistic": "mode"}, "statistic='mode'"),
         ({"cluster": "subject"}, "cluster='subject' is not a coordinate"),
         ({"cluster": [1, 2]}, "cluster has 2 labels for 3 entries"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=f"(?s){message}.*(llowed)"):
+    with pytest.raises(OptionError, match=f"(?s)(?=.*llowed).*{message}"):
         bootstrap_interval(xr.DataArray(np.zeros(3), dims="prompt"), **options)
+
+
+MADE = np.random.default_rng(0).normal(1, 1, (12, 2))
+
+
+def one(values: Any) -> xr.DataArray:
+    return xr.DataArray(np.asarray(values), dims=("prompt", "cell")[: np.ndim(values)])
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median"])
+def test_what_says_nothing_of_the_spread_has_no_interval(statistic: Any) -> None:
+    for array, labels in (
+        (one([1.0]), None),
+        (one(MADE[:, 0]), ["a"] * 12),
+        (one(np.full(4, np.nan)), None),
+        (one([np.nan, 2.0, np.nan]), None),
+    ):
+        interval = bootstrap_interval(array, statistic=statistic, cluster=labels)
+        assert np.isnan(interval.low) and np.isnan(interval.high)
+    hole = one(np.where(np.arange(2) == 0, MADE, np.nan))
+    interval = bootstrap_interval(hole, statistic=statistic)
+    alone = bootstrap_interval(one(MADE[:, :1]), statistic=statistic)
+    assert_allclose(interval.low, [float(alone.low[0]), np.nan])
+    agreed = bootstrap_interval(one(np.full(6, 0.3)), statistic=statistic)
+    assert_allclose([agreed.low, agreed.high], 0.3, rtol=1e-12)
+
+
+def test_intervals_and_tests_go_with_the_scale_of_the_data() -> None:
+    """Squares of the largest and smallest numbers neither overflow nor vanish."""
+    plain, test = bootstrap_interval(one(MADE)), sign_flip_test(one(MADE))
+    for size in (2.0**-1000, 2.0**-20, 2.0**1000):
+        interval, sized = bootstrap_interval(one(MADE * size)), sign_flip_test(one(MADE * size))
+        assert_allclose(interval.low / size, plain.low, rtol=1e-12)
+        assert_allclose(interval.high / size, plain.high, rtol=1e-12)
+        assert_allclose(sized.p_adjusted, test.p_adjusted)
+        assert_allclose(sized["mean"] / size, test["mean"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (one([1.0, np.inf, 2.0]), "1 infinite values"),
+        (one([-np.inf, np.inf]), "2 infinite values"),
+        (one(["a", "b"]), "an array of <U1"),
+        (one([1j, 2.0]), "an array of complex128"),
+        (one(np.array(["2020", "2021"], "M8[ns]")), "an array of datetime64"),
+        (one([]), "an axis with entries"),
+        (np.ones(3), "ndarray, allowed: an xarray.DataArray"),
+        (xr.Dataset({"effect": one([1.0, 2.0])}), "Dataset, allowed: an xarray.DataArray"),
+    ],
+)
+def test_values_that_have_no_average_are_refused(values: Any, message: str) -> None:
+    for function in (bootstrap_interval, sign_flip_test):
+        with pytest.raises(OptionError, match=message):
+            function(values)

@@ -99,3 +99,12 @@ def test_what_cannot_be_compared_is_refused(k: int, options: Any, message: str) 
         top_k_stability(planted()[:1], 1, over="prompt")
     with pytest.raises(OptionError, match="that have a value everywhere"):
         split_half_stability(planted().where(planted()["head"] < 0), 2)
+
+
+def test_equal_cells_have_no_top_k() -> None:
+    """All zero, the first k of both halves would agree in full, and mean nothing."""
+    flat = xr.zeros_like(planted())
+    assert np.isnan(split_half_stability(flat, 2).overlap).all()
+    assert np.isnan(top_k_stability(flat, 2, over="prompt").overlap)
+    with pytest.raises(OptionError, match="1 infinite values"):
+        split_half_stability(planted().where(planted() < planted().max(), np.inf), 2)

@@ -1,6 +1,8 @@
 """What all statistics share: cells side by side, clusters as numbers, sums per cluster."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,16 @@ class Cells:
         """Return one number per cell in the axes of the array, without the averaged one."""
         return self._frame.copy(data=cells.reshape(self._frame.shape))
 
+    def scaled(self) -> tuple[Array, Array]:
+        """Return the values with each cell near 1, and the powers of two that it was divided by.
+
+        Squares of very large or small numbers then neither overflow nor vanish; a power of two
+        costs no digit.
+        """
+        largest = np.abs(np.where(np.isnan(self.values), 0.0, self.values)).max(axis=0, initial=0.0)
+        power = np.where(largest > 0, np.frexp(largest)[1], 0)
+        return np.ldexp(self.values, -power), np.ldexp(1.0, power)
+
     def held(self) -> Array:
         """Return how many clusters have a value in each cell, `[cell]`."""
         _, counts = cluster_sums(self.values, self.number, self.clusters)
@@ -64,24 +76,55 @@ def refuse(function: str, problems: Sequence[str]) -> None:
         raise OptionError(f"{function} cannot use {'; '.join(problems)}. Correct these.")
 
 
-def wrong_dim(array: xr.DataArray, dim: str) -> list[str]:
+def wrong_array(array: object, dim: object) -> list[str]:
+    """Return what is wrong with an array or the axis to average, if anything.
+
+    A missing value is NaN and is left out; an infinite one is a value, and no average of it says
+    anything about the others.
+    """
+    if not isinstance(array, xr.DataArray):
+        return [f"{type(array).__name__}, allowed: an xarray.DataArray (one variable of a result)"]
+    if array.dtype.kind not in "biuf":
+        return [f"an array of {array.dtype}, allowed: real numbers or truth values"]
+    if infinite := int(np.isinf(array.values.astype(float)).sum()):
+        problem = f"{infinite} infinite values, allowed: finite numbers, and NaN for missing ones"
+        return [problem, *wrong_dim(array, dim)]
+    return wrong_dim(array, dim)
+
+
+def wrong_dim(array: xr.DataArray, dim: object) -> list[str]:
     """Return what is wrong with the axis, if anything."""
-    if dim in array.dims and array.sizes[dim]:
+    if isinstance(dim, str) and dim in array.dims and array.sizes[dim]:
         return []
     return [f"dim={dim!r}, allowed: an axis with entries, of {tuple(array.dims)}"]
 
 
 def wrong_count(name: str, value: object, at_least: int = 1) -> list[str]:
     """Return what is wrong with a whole number, if anything."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
     if whole and value >= at_least:  # type: ignore[operator]
         return []
-    return [f"{name}={value!r}, allowed: {at_least} or more"]
+    return [f"{name}={value!r}, allowed: whole numbers from {at_least}"]
+
+
+def wrong_level(confidence: object, resamples: object) -> list[str]:
+    """Return what is wrong with a confidence and the number of samples that has to bear it."""
+    problems = wrong_count("resamples", resamples)
+    number = isinstance(confidence, Real) and not isinstance(confidence, bool)
+    if not number or not 0 < confidence < 1:  # type: ignore[operator]
+        return [*problems, f"confidence={confidence!r}, allowed: a number between 0 and 1"]
+    needed = math.ceil(2 / (1 - float(confidence)) - 1e-6)  # type: ignore[arg-type]
+    if not problems and resamples < needed:  # type: ignore[operator]
+        problems = [
+            f"resamples={resamples!r}, allowed: {needed} or more at confidence={confidence} (the "
+            "ends are the rarest of the samples)"
+        ]
+    return problems
 
 
 def wrong_choice(name: str, value: object, allowed: Sequence[str]) -> list[str]:
     """Return what is wrong with a choice, if anything."""
-    if value in allowed:
+    if isinstance(value, str) and value in allowed:
         return []
     return [f"{name}={value!r}, allowed: {', '.join(map(repr, allowed))}"]
 
@@ -89,7 +132,7 @@ def wrong_choice(name: str, value: object, allowed: Sequence[str]) -> list[str]:
 def cluster_numbers(
     array: xr.DataArray | xr.Dataset, dim: str, cluster: str | Sequence[object] | None
 ) -> Array:
-    """Return the cluster of each entry of `dim`, from 0; entries labelled `None` stand alone.
+    """Return the cluster of each entry of `dim`, from 0; those labelled `None` or NaN stand alone.
 
     Raises:
         OptionError: a name that is no coordinate along `dim`, or labels that do not fit it.
@@ -104,6 +147,7 @@ def cluster_numbers(
                 f"or one label per {dim}.\n  Assign the coordinate, or give the labels."
             )
         cluster = array.coords[cluster].values.tolist()
+    cluster = _labels(cluster, dim)
     if len(cluster) != array.sizes[dim]:
         raise OptionError(
             f"cluster has {len(cluster)} labels for {array.sizes[dim]} entries of {dim}.\n"
@@ -111,9 +155,26 @@ def cluster_numbers(
         )
     known: dict[object, int] = {}
     keys = [
-        (True, index) if label is None else (False, label) for index, label in enumerate(cluster)
+        (True, index) if label is None or label != label else (False, label)
+        for index, label in enumerate(cluster)
     ]
     return np.array([known.setdefault(key, len(known)) for key in keys])
+
+
+def _labels(cluster: object, dim: str) -> list[Hashable]:
+    """Return labels as a list.
+
+    Raises:
+        OptionError: what has no order, or labels that cannot be compared.
+    """
+    ordered = isinstance(cluster, Iterable) and not isinstance(cluster, set | frozenset | dict)
+    labels = getattr(cluster, "tolist", lambda: list(cluster))() if ordered else []  # type: ignore[call-overload]
+    if not ordered or not all(isinstance(label, Hashable) for label in labels):
+        raise OptionError(
+            f"cluster={cluster!r:.60} is no list of labels.\n  Allowed: a coordinate's name, or "
+            f"one text or number per {dim}.\n  Give the labels in the order of the array."
+        )
+    return list(labels)
 
 
 def _along(array: xr.DataArray | xr.Dataset, dim: str) -> list[str]:

@@ -26,9 +26,10 @@ from mechlab.statistics.clusters import (
     Cells,
     cluster_sums,
     refuse,
+    wrong_array,
     wrong_choice,
     wrong_count,
-    wrong_dim,
+    wrong_level,
 )
 
 __all__ = ["bootstrap_interval"]
@@ -51,27 +52,29 @@ def bootstrap_interval(
 
     Means: the symmetric studentised bootstrap over clusters, widened to the expanded percentile
     interval where that reaches further. Medians: the expanded percentile interval. NaN cells are
-    left out, for each of the other axes separately. A cell with fewer than two clusters has no
-    interval (NaN); with two or three Student's t takes the place of the studentised bootstrap.
+    left out, for each of the other axes separately. A cell with fewer than two clusters (a single
+    prompt, one label for all, nothing but NaN) has no interval: NaN. With two or three Student's t
+    takes the place of the studentised bootstrap. **Where all clusters agree the interval has no
+    width**: a bootstrap knows of no other value than those it has seen. For a share of 0 or 1 take
+    a binomial bound instead.
 
     Args:
         array: any axes, among them `dim`.
         dim: the axis that is averaged and resampled.
         cluster: name of a coordinate along `dim`, or one label per entry of `dim`; entries with
-            equal labels are drawn together, and one labelled `None` stands alone. By default every
-            entry stands alone.
+            equal labels are drawn together, and one labelled `None` or NaN stands alone. By default
+            every entry does.
         confidence: probability that the interval covers the true average, within (0, 1).
-        resamples: number of bootstrap samples.
+        resamples: number of bootstrap samples, at least 2 / (1 - confidence).
         seed: the same seed gives the same interval.
         statistic: which average.
 
     Raises:
-        OptionError: when the axis or the clusters do not fit the array, or a number is out of
-            range.
+        OptionError: when the axis or the clusters do not fit the array, its values are not real and
+            finite, or an option is of the wrong kind or out of range; all problems at once.
     """
-    problems = wrong_dim(array, dim) + wrong_count("resamples", resamples)
-    if not 0 < confidence < 1:
-        problems.append(f"confidence={confidence!r}, allowed: between 0 and 1")
+    problems = wrong_array(array, dim) + wrong_level(confidence, resamples)
+    problems += wrong_count("seed", seed, 0)
     problems += wrong_choice("statistic", statistic, ("mean", "median"))
     refuse("bootstrap_interval", problems)
     cells = Cells(array, dim, cluster)
@@ -79,9 +82,10 @@ def bootstrap_interval(
         cells.clusters, np.full(cells.clusters, 1 / cells.clusters), size=resamples
     )
     bounds = np.full((2, cells.values.shape[1]), np.nan)
+    table, scale = cells.scaled()
     for start in range(0, cells.values.shape[1], _CELLS):
         part = slice(start, start + _CELLS)
-        values = cells.values[:, part]
+        values = table[:, part]
         if statistic == "mean":
             sums, counts = cluster_sums(values, cells.number, cells.clusters)
             bounds[:, part] = _mean_bounds(sums, counts, draws.astype(float), confidence)
@@ -89,8 +93,8 @@ def bootstrap_interval(
             _, counts = cluster_sums(values, cells.number, cells.clusters)
             medians = _medians(values, draws[:, cells.number].astype(float))
             bounds[:, part] = _expanded(medians, (counts > 0).sum(axis=0), confidence)
-    low, high = map(cells.array, bounds)
-    about = {"confidence": confidence, "resamples": resamples, "statistic": statistic}
+    low, high = map(cells.array, bounds * scale)
+    about = {"confidence": float(confidence), "resamples": int(resamples), "statistic": statistic}
     return xr.Dataset({"low": low, "high": high}, attrs=about)
 
 

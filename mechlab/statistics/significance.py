@@ -18,9 +18,9 @@ from mechlab.statistics.clusters import (
     Cells,
     cluster_sums,
     refuse,
+    wrong_array,
     wrong_choice,
     wrong_count,
-    wrong_dim,
 )
 
 __all__ = ["false_discovery", "sign_flip_test"]
@@ -72,12 +72,14 @@ def sign_flip_test(
         OptionError: when the axis or the clusters do not fit the array, or an option is outside its
             choices.
     """
-    problems = wrong_dim(array, dim) + wrong_count("flips", flips)
+    problems = wrong_array(array, dim) + wrong_count("flips", flips)
+    problems += wrong_count("seed", seed, 0)
     problems += wrong_choice("alternative", alternative, ("two-sided", "greater", "less"))
     problems += wrong_choice("correction", correction, ("max_t", "fdr", "none"))
     refuse("sign_flip_test", problems)
     cells = Cells(array, dim, cluster)
-    sums, counts = cluster_sums(cells.values, cells.number, cells.clusters)
+    table, scale = cells.scaled()
+    sums, counts = cluster_sums(table, cells.number, cells.clusters)
     held = (counts > 0).sum(axis=0)
     tested = held > 1
     patterns, exact = _patterns(cells.clusters, flips, seed)
@@ -92,7 +94,7 @@ def sign_flip_test(
     about = {"alternative": alternative, "correction": correction, "exact": int(exact)}
     return xr.Dataset(
         {
-            "mean": cells.array(mean),
+            "mean": cells.array(mean * scale),
             "p_value": cells.array(p_value),
             "p_adjusted": cells.array(adjusted),
             "clusters": cells.array(held.astype(float)),
@@ -114,6 +116,8 @@ def false_discovery(p_values: xr.DataArray, method: Literal["bh", "by"] = "bh") 
         OptionError: for another method, or values outside [0, 1].
     """
     problems = wrong_choice("method", method, ("bh", "by"))
+    if not isinstance(p_values, xr.DataArray) or p_values.dtype.kind not in "iuf":
+        refuse("false_discovery", ["what is no xarray.DataArray of p-values", *problems])
     values = p_values.values.astype(float)
     if ((values < 0) | (values > 1)).any():
         problems.append("p-values outside [0, 1]")

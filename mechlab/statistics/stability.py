@@ -14,9 +14,9 @@ from mechlab.statistics.clusters import (
     Cells,
     cluster_sums,
     refuse,
+    wrong_array,
     wrong_choice,
     wrong_count,
-    wrong_dim,
 )
 
 __all__ = ["split_half_stability", "top_k_stability"]
@@ -40,7 +40,8 @@ def top_k_stability(
         Dataset with `overlap`, the mean share of the k cells that two entries have in common;
         `chance`, what cells named at random would have; `rank_correlation`, the mean of Spearman's
         coefficient over all cells; and per cell `frequency`, in how many of the entries it is among
-        the k. Cells that are NaN in any entry take no part.
+        the k. Cells that are NaN in any entry take no part. Where the k-th and the next cell of an
+        entry are equal there is no top k, and `overlap` is NaN.
 
     Raises:
         OptionError: when the axis has fewer than two entries, or k is not below the number of
@@ -56,7 +57,8 @@ def top_k_stability(
     kept = _kept(cells.values, k)
     tops = _tops(_oriented(cells.values[:, kept], largest), k)
     pairs = list(combinations(range(len(tops)), 2))
-    overlap = np.mean([(tops[a] & tops[b]).sum() / k for a, b in pairs])
+    clear = _clear(_oriented(cells.values[:, kept], largest), k)
+    overlap = np.mean([_overlap(tops[a], tops[b], clear[a] & clear[b], k) for a, b in pairs])
     ranks = stats.rankdata(cells.values[:, kept], axis=1)
     correlation = np.mean([_correlation(ranks[a], ranks[b]) for a, b in pairs])
     return xr.Dataset(
@@ -96,13 +98,15 @@ def split_half_stability(
         Dataset with `overlap[draw]`, the share of the k cells that both halves name; `chance`, what
         cells named at random would have; `rank_correlation[draw]`, Spearman's coefficient between
         the means of the halves over all cells; and per cell `frequency`, in how many of all halves
-        it is among the k. Cells without a value in some half take no part.
+        it is among the k. Cells without a value in some half take no part. Where the k-th and the
+        next cell of a half are equal there is no top k, and the `overlap` of that draw is NaN.
 
     Raises:
         OptionError: when the axis or the clusters do not fit, there are fewer than two clusters, or
             k is not below the number of cells.
     """
     problems = _problems(array, dim, k, largest) + wrong_count("splits", splits)
+    problems += wrong_count("seed", seed, 0)
     refuse("split_half_stability", problems)
     cells = Cells(array, dim, cluster)
     if cells.clusters < 2:
@@ -113,11 +117,11 @@ def split_half_stability(
     means = _half_means(cells, splits, seed)  # half, draw, cell
     kept = _kept(means.reshape(-1, means.shape[-1]), k)
     means = means[..., kept]
-    tops = _tops(_oriented(means, largest), k)
+    tops, clear = _tops(_oriented(means, largest), k), _clear(_oriented(means, largest), k)
     first, second = stats.rankdata(means, axis=-1)
     return xr.Dataset(
         {
-            "overlap": ("draw", (tops[0] & tops[1]).sum(axis=-1) / k),
+            "overlap": ("draw", _overlap(tops[0], tops[1], clear[0] & clear[1], k)),
             "chance": k / kept.sum(),
             "rank_correlation": ("draw", _correlation(first, second)),
             "frequency": cells.array(_spread(tops.mean(axis=(0, 1)), kept)),
@@ -136,7 +140,7 @@ def _half_means(cells: Cells, splits: int, seed: int) -> Array:
 
 
 def _problems(array: xr.DataArray, dim: str, k: int, largest: str) -> list[str]:
-    problems = wrong_dim(array, dim) or wrong_count("k", k)
+    problems = wrong_array(array, dim) or wrong_count("k", k)
     if not problems and k >= (size := array.size // array.sizes[dim]):
         problems = [f"k={k}, allowed: below {size}, the number of cells"]
     return problems + wrong_choice("largest", largest, _LARGEST)
@@ -167,6 +171,18 @@ def _tops(values: Array, k: int) -> Array:
     tops = np.zeros(values.shape, dtype=bool)
     np.put_along_axis(tops, order, True, axis=-1)
     return tops
+
+
+def _clear(values: Array, k: int) -> Array:
+    """Return whether the k-th largest is larger than the next: else which are the k is chance."""
+    ordered = -np.sort(-values, axis=-1)
+    clear: Array = np.asarray(ordered[..., k - 1] > ordered[..., k])
+    return clear
+
+
+def _overlap(a: Array, b: Array, clear: Array, k: int) -> Array:
+    """Return the share of the k cells in common, NaN where either side has no clear top k."""
+    return np.where(clear, (a & b).sum(axis=-1) / k, np.nan)
 
 
 def _correlation(a: Array, b: Array) -> Array:

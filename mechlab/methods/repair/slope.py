@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import stats
 
 from mechlab.errors import OptionError
-from mechlab.statistics.clusters import cluster_numbers
+from mechlab.statistics.clusters import cluster_numbers, refuse, wrong_count, wrong_level
 
 __all__ = ["repair_slope"]
 
@@ -47,18 +47,15 @@ def repair_slope(
         intervals also with fewer than two clusters.
 
     Raises:
-        OptionError: what is no such result, or labels that do not fit its prompts.
+        OptionError: what is no such result, labels that do not fit its prompts, or a number of the
+            wrong kind or out of range.
     """
     if not {"direct_effect", "compensatory_effect"} <= set(result.data_vars):
         raise OptionError(
             f"repair_slope got variables {sorted(map(str, result.data_vars))}. Allowed: a result "
             "of self_repair. Pass the Dataset itself."
         )
-    if not 0 < confidence < 1 or resamples < 1:
-        raise OptionError(
-            f"confidence={confidence}, resamples={resamples}. Allowed: a confidence within (0, 1), "
-            "one resample or more. Correct these."
-        )
+    refuse("repair_slope", [*wrong_level(confidence, resamples), *wrong_count("seed", seed, 0)])
     cell = result.direct_effect.isel(prompt=0, drop=True)
     x, y = (
         result[name].transpose("prompt", ...).values.reshape(result.sizes["prompt"], -1)
