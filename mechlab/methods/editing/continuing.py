@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mechlab.engine import verify
 from mechlab.engine.activations import _groups
 from mechlab.engine.forward import BaseRuns, Tokens, run_bases
 from mechlab.engine.rows import Base
@@ -122,7 +123,7 @@ def start(
         plain: whether continuing shall run everything anew.
         at_once: rows per batch.
     """
-    exact = model.checks is None or model.checks.padding_exact
+    exact = verify(model).padding_exact
     groups = _groups([len(row.ids) for row in rows], at_once, mixed=exact)
     return [_start(model, [rows[i] for i in which], entry, reading, plain) for which in groups]
 

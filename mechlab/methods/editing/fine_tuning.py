@@ -78,7 +78,7 @@ def fine_tune_edit(
         "layer": layer, "site": site, "max_change": max_change, "steps": steps,
         "learning_rate": learning_rate, "stop_loss": stop_loss,
     }  # fmt: skip
-    with model.lock:
+    with model.lock, torch.inference_mode(False):
         place = projection(model, layer, site)
         before = efficacy(model, [request])
         (batch,) = start(model, prompt_rows(model, [request], ("",)), layer)

@@ -129,7 +129,7 @@ def memit(
         "key_statistics": key_statistics.digest, "kl_template": kl_template,
         "contexts": None if contexts is None else list(contexts), **asdict(objective[0]),
     }  # fmt: skip
-    with model.lock:
+    with model.lock, torch.inference_mode(False):
         before = efficacy(model, asked)
         used = memit_contexts(model, seed=seed) if contexts is None else tuple(contexts)
         plain = runs_plain(model, mode)

@@ -110,7 +110,7 @@ def rank_one_edit(
         "contexts": None if contexts is None else list(contexts), "kl_template": kl_template,
         **asdict(objective),
     }  # fmt: skip
-    with model.lock:
+    with model.lock, torch.inference_mode(False):
         place = projection(model, layer, site)
         before = efficacy(model, [request])
         used = rome_contexts(model, seed=seed) if contexts is None else tuple(contexts)

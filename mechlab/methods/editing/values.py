@@ -105,7 +105,7 @@ def row_losses(batch: Started, logits: Tensor, reference: Tensor | None = None) 
         logits: `[read, vocab]`.
         reference: log-probabilities of the first run at the reads.
     """
-    chances = torch.log_softmax(logits.to(_wide(logits.dtype)), -1)
+    chances = torch.log_softmax(logits.to(_wide(batch.model.dtype)), -1)
     of, _ = batch.reads
     ids = [i for row in batch.rows for i in (row.targets or (-1,))]
     targets = torch.tensor(ids, device=logits.device)
@@ -182,7 +182,7 @@ def _first_log_probabilities(batch: Started) -> Tensor | None:
         return None
     with torch.no_grad(), batch.model.lock:
         logits = batch.continued(unchanged)
-        return torch.log_softmax(logits.to(_wide(logits.dtype)), -1)
+        return torch.log_softmax(logits.to(_wide(batch.model.dtype)), -1)
 
 
 def _backward(
@@ -240,9 +240,4 @@ def _clamped(delta: Tensor, v0: Tensor, objective: Objective) -> Tensor:
     norm = delta.norm(dim=-1)
     limit = objective.clamp * v0
     factor = torch.where(norm > limit, limit / norm.clamp(min=torch.finfo(norm.dtype).tiny), 1.0)
-    # A rounding error must not leave the ball.
-    return (
-        delta
-        * factor[:, None]
-        * torch.where(norm > limit, 1 - 4 * torch.finfo(norm.dtype).eps, 1.0)[:, None]
-    )
+    return delta * factor[:, None]
