@@ -4,7 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: it reads this once
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,21 +50,64 @@ def toy_model() -> Iterator[Callable[..., "Model"]]:
     A test that edits weights or loads hooks of its own takes `fresh_model`. At the end of the
     session every shared model must hold the weights it was made with.
     """
-    made: dict[tuple[str, str], Model] = {}
-    weights: dict[tuple[str, str], list[torch.Tensor]] = {}
+    shared = _Shared()
 
     def model(family: str, kind: str = "words") -> "Model":
-        if (family, kind) not in made:
-            made[family, kind] = _wrap(family, kind)
-            weights[family, kind] = [p.clone() for p in made[family, kind].hf.parameters()]
-        return made[family, kind]
+        return shared.get((family, kind), lambda: _wrap(family, kind))
 
     yield model
-    for key, shared in made.items():
-        then_and_now = zip(weights[key], shared.hf.parameters(), strict=True)
-        assert all(torch.equal(then, now) for then, now in then_and_now), (
-            f"{key}: edits left behind"
-        )
+    shared.check()
+
+
+@pytest.fixture(scope="session")
+def _loaded() -> Iterator["_Shared"]:
+    shared = _Shared()
+    yield shared
+    shared.check()
+
+
+@pytest.fixture
+def loaded_once(_loaded: "_Shared", monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model is loaded, proved, and given an untrained twin once per session, not per test.
+
+    What `load_model` and `untrained` return is theirs; from the second call with the same
+    arguments on it is the same object, which must hold its weights at the end of the session.
+    """
+    import mechlab as ml
+    from mechlab import models
+
+    load, twin = models.load_model, models.untrained
+
+    def load_model(name: str | Path, **options: Any) -> "Model":
+        key = ("load", str(name), *sorted((k, str(v)) for k, v in options.items()))
+        return _loaded.get(key, lambda: load(name, **options))
+
+    def untrained(model: "Model", seed: int = 0) -> "Model":
+        return _loaded.get(("untrained", model, seed), lambda: twin(model, seed))
+
+    for name, function in {"load_model": load_model, "untrained": untrained}.items():
+        monkeypatch.setattr(models, name, function)
+        monkeypatch.setattr(ml, name, function)
+
+
+class _Shared:
+    """Models made on demand and kept, with a copy of the weights that they were made with."""
+
+    def __init__(self) -> None:
+        self.made: dict[Hashable, tuple[Model, list[torch.Tensor]]] = {}
+
+    def get(self, key: Hashable, make: Callable[[], "Model"]) -> "Model":
+        if key not in self.made:
+            model = make()
+            self.made[key] = model, [p.clone() for p in model.hf.parameters()]
+        return self.made[key][0]
+
+    def check(self) -> None:
+        for key, (model, weights) in self.made.items():
+            then_and_now = zip(weights, model.hf.parameters(), strict=True)
+            assert all(torch.equal(then, now) for then, now in then_and_now), (
+                f"{key}: edits left behind"
+            )
 
 
 @pytest.fixture

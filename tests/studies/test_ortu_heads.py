@@ -11,7 +11,7 @@ import pytest
 import mechlab as ml
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def study(study_file) -> ModuleType:
     return study_file("ortu_heads", "study")
 
@@ -21,42 +21,42 @@ def circuit() -> circuits.Circuit:
     return circuits.conflict(norm="real")
 
 
-def run(study: ModuleType, circuit: circuits.Circuit, out: Any, **heads: list[ml.Head]) -> Any:
-    planted_heads = {
-        "promote": (circuit.heads["copy"],),
-        "suppress": (circuit.heads["fact"], circuit.heads["anti"]),
-    }
-    options = study.parser().parse_args(["--out", str(out), "--controls", "2"])
-    finding, pages = study.study(
-        circuit.model, planted.conflicts(), {**planted_heads, **heads}, options
-    )
-    assert all(page.exists() for page in pages)
-    return finding
+def planted_heads(circuit: circuits.Circuit) -> dict[str, tuple[ml.Head, ...]]:
+    heads = circuit.heads
+    return {"promote": (heads["copy"],), "suppress": (heads["fact"], heads["anti"])}
+
+
+def options(study: ModuleType, out: Any) -> Any:
+    return study.parser().parse_args(["--out", str(out), "--controls", "2"])
 
 
 def test_exactly_the_planted_heads_are_found(study, circuit, tmp_path):
-    finding = run(study, circuit, tmp_path)
+    finding, pages = study.study(
+        circuit.model, planted.conflicts(), planted_heads(circuit), options(study, tmp_path)
+    )
     assert finding.record["found"] == {"promote": ["L1H2"], "suppress": ["L1H1", "L2H3"]}
     assert finding.verdicts == dict.fromkeys(("promote", "suppress", "turned_up"), "holds")
     assert finding.exit_code == 0
     assert not any(outcome.holds for outcome in finding.control.values()), "the untrained twin"
+    assert all(page.exists() for page in pages)
 
 
-def test_claims_about_other_heads_fail(study, circuit, tmp_path):
-    finding = run(
-        study, circuit, tmp_path, promote=ml.heads("L1H0"), suppress=ml.heads("L2H0", "L2H1")
-    )
-    assert finding.verdicts == dict.fromkeys(("promote", "suppress", "turned_up"), "fails")
-    assert finding.exit_code == 1
+@pytest.mark.parametrize(
+    "heads",
+    [
+        {"promote": ml.heads("L1H0"), "suppress": ml.heads("L2H0", "L2H1")},
+        {"promote": ml.heads("L1H1"), "suppress": ml.heads("L1H2")},
+    ],
+    ids=["other heads", "heads turned round"],
+)
+def test_claims_about_wrong_heads_fail(heads, study, circuit, tmp_path):
+    measured = study.measure(circuit.model, planted.conflicts(), heads, options(study, tmp_path))
+    outcomes = ml.claims.judge(study.CLAIMS, measured)
+    assert [outcome.holds for outcome in outcomes.values()] == [False] * 3
+    assert all(outcome.conditions for outcome in outcomes.values()), "tested, and not left out"
 
 
-def test_heads_turned_round_are_told_by_their_sign(study, circuit, tmp_path):
-    heads = {"promote": [circuit.heads["fact"]], "suppress": [circuit.heads["copy"]]}
-    finding = run(study, circuit, tmp_path, **heads)
-    assert set(finding.verdicts.values()) == {"fails"}
-
-
-@pytest.mark.parametrize("family", ["gpt2", "neox", "llama"])
+@pytest.mark.parametrize("family", ["neox", "llama"])
 def test_random_weights_hold_no_such_heads(family, study, model_folder, tmp_path, capsys):
     file = tmp_path / "heads.json"
     file.write_text(json.dumps({"promote": ["L1H1"], "suppress": ["L2H0", "L2H3"]}))

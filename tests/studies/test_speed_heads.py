@@ -11,6 +11,7 @@ import torch
 
 StudyFile = Callable[[str, str], ModuleType]
 QUICK = ["--quick", "--threads", "1", "--tokens", "6", "--fraction", "6", "--cells", "36"]
+QUICK += ["--senders", "2"]
 
 
 def test_all_three_comparisons_agree_and_are_written(
@@ -21,7 +22,7 @@ def test_all_three_comparisons_agree_and_are_written(
     assert study.main([*QUICK, "--json", str(file)]) == 0
     parts = {part["part"]: part for part in json.loads(file.read_text())["parts"]}
     assert {name: part["runs"] for name, part in parts.items()} == {
-        "edges": 12 * 4 * 3 - 12 * 8,  # 4 heads of layer 0 to 8, of layer 1 to 4
+        "edges": 2 * 8 + 2 * 4,  # 2 heads of layer 0 to 8, of layer 1 to 4
         "logits": 12,
         "z": 3 * 6 * 4,
     }
@@ -32,9 +33,9 @@ def test_all_three_comparisons_agree_and_are_written(
         seconds = part["seconds"]
         expected = scale * seconds["baseline_timed"][0] / seconds["mechlab"][0]
         assert part["ratio"]["median"] == pytest.approx(expected)
-    assert parts["edges"]["runs_timed"] == 4 + 8
+    assert parts["edges"]["runs_timed"] == 8
     out = capsys.readouterr().out
-    assert "(12 of 48 runs timed, and scaled)" in out and "wanted 11: " in out
+    assert "(8 of 24 runs timed, and scaled)" in out and "wanted 11: " in out
 
 
 def test_numbers_that_differ_end_with_exit_code_1(
@@ -78,5 +79,5 @@ def test_what_cannot_be_run_is_one_clear_error(
     study_file: StudyFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = study_file("speed", "heads")
-    assert study.main([*QUICK[:-6], "--tokens", "65"]) == 2  # the tiny model's context is 64
+    assert study.main([*QUICK, "--tokens", "65"]) == 2  # the tiny model's context is 64
     assert "65 tokens" in capsys.readouterr().err
