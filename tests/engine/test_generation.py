@@ -15,7 +15,8 @@ from mechlab.engine import DecodeRow, HeadMask, continuation_logits, decode
 from mechlab.engine.generation import proof
 from mechlab.engine.generation.masks import Factors
 from mechlab.engine.generation.path import Path, _Chunk
-from mechlab.engine.generation.steps import Prefixes, Steps
+from mechlab.engine.generation.prefixes import Part, parts_of
+from mechlab.engine.generation.steps import Steps
 from mechlab.engine.generation.twin import Twin
 from mechlab.errors import (
     Cancelled,
@@ -158,7 +159,7 @@ def test_uniform_is_the_mean_of_visible_values_and_zero_is_nothing(
         _Chunk(path, 0, factors).attend(0, *(x[:, :, :4] for x in (query, key, value)), 0.5),
         _Chunk(path, 4, factors).attend(0, *(x[:, :, 4:5] for x in (query, key, value)), 0.5),
     ]
-    steps = Steps(Prefixes(path.keys, path.values, torch.tensor([5])), torch.tensor([0]), factors)
+    steps = Steps([Part(path.keys, path.values, [5], [0], [0])], factors)
     out.append(steps.attend(0, *(x[:, :, 5:] for x in (query, key, value)), 0.5))
     found = torch.cat(out, dim=2)[0]
     means = value[0].cumsum(1) / torch.arange(1, 7)[:, None]
@@ -176,6 +177,10 @@ def test_no_masked_head_is_no_mask(toy_model: ToyModel) -> None:
     masks = [None, HeadMask(()), HeadMask((), "zero", "all")]
     one, *others = continuation_logits(model, PROMPTS[:1] * 3, [[8, 9]] * 3, masks)
     assert all(torch.equal(one, other) for other in others)
+
+
+def test_prompts_of_similar_length_share_a_tensor() -> None:
+    assert parts_of([1000, 10, 30, 1190, 2000]) == [[1, 2], [0, 3], [4]]
 
 
 # --- stopping and choosing ------------------------------------------------------------------------

@@ -69,9 +69,8 @@ def decode_batches(
     n_rows = 0
     for group in order:
         wider = seen | set(group.prefixes)
-        width = max(len(prefix) for prefix, _ in wider)
         more = n_rows + len(group.rows)
-        copied = len(wider) * width if len(wider) > 1 else 0
+        copied = sum(len(prefix) for prefix, _ in wider) if len(wider) > 1 else 0
         if batch and (more > rows or copied + more * max_new_tokens > tokens):
             yield batch
             batch, wider, more = [], set(group.prefixes), len(group.rows)

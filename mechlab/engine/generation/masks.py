@@ -73,6 +73,7 @@ class Factors:
 
     Attributes:
         masks: one per row.
+        device: where the factors lie.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class Factors:
             device: where the factors lie.
         """
         self.masks = tuple(masks)
-        self._n_heads, self._device = n_heads, device
+        self.device = device
+        self._n_heads = n_heads
         found: dict[tuple[str, int], Tensor] = {}
         for row, mask in enumerate(self.masks):
             for head in mask.heads if mask is not None else ():
@@ -98,7 +100,7 @@ class Factors:
 
     def of(self, masks: Sequence[HeadMask | None]) -> "Factors":
         """Return the factors of other rows."""
-        return Factors(masks, n_heads=self._n_heads, device=self._device)
+        return Factors(masks, n_heads=self._n_heads, device=self.device)
 
     def on_queries(self, layer: int, query: Tensor) -> Tensor:
         """Return `[row, head, pos, d_head]` queries, zero where a head attends evenly."""

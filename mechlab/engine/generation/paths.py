@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from mechlab.engine.batching import free_bytes
 from mechlab.engine.generation.batches import Prefix, token_bytes
 from mechlab.engine.generation.masks import HeadMask
 from mechlab.engine.generation.path import Path
-from mechlab.engine.generation.steps import Prefixes
+from mechlab.engine.generation.prefixes import Part, parts_of
 from mechlab.engine.generation.twin import Twin
 
 if TYPE_CHECKING:
@@ -60,39 +59,70 @@ class Paths:
         self._paths[mask] = path
         return path
 
-    def prefixes(self, wanted: Sequence[Prefix]) -> Prefixes:
-        """Return the keys and values of some prefixes: of a single one where they lie, else copies.
+    def parts(self, wanted: Sequence[Prefix]) -> list[Part]:
+        """Return keys and values of what rows continue.
+
+        Those of a single prefix are read where they lie, of several they are copied.
 
         Args:
-            wanted: different prefixes, sorted.
+            wanted: per row, its prefix.
         """
-        lengths = torch.tensor([len(tokens) for tokens, _ in wanted], device=self.model.device)
-        if len(wanted) == 1:
-            ((tokens, mask),) = wanted
-            path = self.path(mask)
-            path.reach(tokens)
-            return Prefixes(dict(path.keys), dict(path.values), lengths)
-        width = int(lengths.max())
-        keys: dict[int, Tensor] = {}
-        values: dict[int, Tensor] = {}
-        for place, (tokens, mask) in enumerate(wanted):
-            path = self.path(mask)
-            path.reach(tokens)
-            _copy(path.keys, keys, place, len(tokens), (len(wanted), width))
-            _copy(path.values, values, place, len(tokens), (len(wanted), width))
-        return Prefixes(keys, values, lengths)
+        classes = {mask: at for at, mask in enumerate(dict.fromkeys(mask for _, mask in wanted))}
+        rows: dict[Prefix, list[int]] = {}
+        for row, prefix in enumerate(wanted):
+            rows.setdefault(prefix, []).append(row)
+        different = sorted(rows, key=lambda prefix: (classes[prefix[1]], prefix[0]))
+        if len(different) == 1:
+            path = self._reached(different[0])
+            return [_part(path.keys, path.values, different, rows)]
+        groups = parts_of([len(tokens) for tokens, _ in different])
+        together = [[different[index] for index in group] for group in groups]
+        copies = [_Copies(prefixes) for prefixes in together]
+        home = {index: part for part, group in enumerate(groups) for index in group}
+        for index, prefix in enumerate(different):  # in this order, whatever part each belongs to
+            copies[home[index]].add(prefix, self._reached(prefix))
+        return [
+            _part(copied.keys, copied.values, prefixes, rows)
+            for copied, prefixes in zip(copies, together, strict=True)
+        ]
+
+    def _reached(self, prefix: Prefix) -> Path:
+        path = self.path(prefix[1])
+        path.reach(prefix[0])
+        return path
 
 
-def _copy(
-    source: dict[int, Tensor],
-    target: dict[int, Tensor],
-    place: int,
-    length: int,
-    shape: tuple[int, int],
-) -> None:
-    """Copy one path into its place; what lies behind shorter ones stays zero, never read."""
-    n_prefixes, width = shape
-    for layer, kept in source.items():
-        if layer not in target:
-            target[layer] = kept.new_zeros(n_prefixes, kept.shape[1], width, kept.shape[3])
-        target[layer][place, :, :length] = kept[0, :, :length]
+class _Copies:
+    """Keys and values of several prefixes side by side."""
+
+    def __init__(self, prefixes: Sequence[Prefix]) -> None:
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self._places = {prefix: place for place, prefix in enumerate(prefixes)}
+        self._width = max(len(tokens) for tokens, _ in prefixes)
+
+    def add(self, prefix: Prefix, path: Path) -> None:
+        """Copy a path; behind its end stand zeros, as weights of 0 meet them."""
+        place, length = self._places[prefix], len(prefix[0])
+        for source, target in ((path.keys, self.keys), (path.values, self.values)):
+            for layer, kept in source.items():
+                if layer not in target:
+                    shape = (len(self._places), kept.shape[1], self._width, kept.shape[3])
+                    target[layer] = kept.new_empty(shape)
+                target[layer][place, :, :length] = kept[0, :, :length]
+                target[layer][place, :, length:] = 0
+
+
+def _part(
+    keys: dict[int, Tensor],
+    values: dict[int, Tensor],
+    prefixes: Sequence[Prefix],
+    rows: dict[Prefix, list[int]],
+) -> Part:
+    return Part(
+        keys,
+        values,
+        [len(tokens) for tokens, _ in prefixes],
+        [row for prefix in prefixes for row in rows[prefix]],
+        [place for place, prefix in enumerate(prefixes) for _ in rows[prefix]],
+    )

@@ -17,7 +17,8 @@ from mechlab.axes import Head
 from mechlab.engine.batching import is_out_of_memory
 from mechlab.engine.generation.masks import Factors, HeadMask
 from mechlab.engine.generation.path import Path
-from mechlab.engine.generation.steps import Prefixes, Steps
+from mechlab.engine.generation.prefixes import Part
+from mechlab.engine.generation.steps import Steps
 from mechlab.engine.generation.twin import Twin, make_twin
 from mechlab.engine.verify import TOLERANCE
 from mechlab.errors import ModelError, SiteError
@@ -162,8 +163,7 @@ def _stepped(path: Path, ids: list[int], watched: list[int]) -> list[tuple[Tenso
     model, length = path.model, len(path.tokens)
     device = model.device
     steps = Steps(
-        Prefixes(path.keys, path.values, torch.tensor([length], device=device)),
-        torch.zeros(1, dtype=torch.long, device=device),
+        [Part(path.keys, path.values, [length], [0], [0])],
         Factors([None], n_heads=model.n_heads or 0, device=device),
         (torch.tensor([watched], device=device), torch.ones(1, len(watched), device=device)),
         attention=True,
