@@ -50,6 +50,13 @@ class Batch:
     """Groups that are decoded side by side."""
 
     def __init__(self, job: Job, paths: Paths, groups: list[int]) -> None:
+        """Lay out the rows of some groups of a job.
+
+        Args:
+            job: the call.
+            paths: keys and values that outlast the batch.
+            groups: indices of the groups.
+        """
         self.job = job
         self.paths = paths
         self.groups = groups
@@ -68,9 +75,8 @@ class Batch:
         ids = [self.job.prompts[row.prompt][-1] for row in self.rows]
         for step in range(self.job.max_new_tokens):
             tokens, logprobs = self._step(steps, ids, step, live)
-            over = {
-                self.group_of[row] for row, t in zip(live, tokens, strict=True) if self._ends(t)
-            }
+            ends = [row for row, token in zip(live, tokens, strict=True) if token in self.job.stop]
+            over = {self.group_of[row] for row in ends}
             self.stopped |= over
             stay = [at for at, row in enumerate(live) if self.group_of[row] not in over]
             self._take(steps, live, stay, tokens, logprobs)
@@ -83,9 +89,6 @@ class Batch:
             ids = [tokens[at] for at in stay]
             live = [live[at] for at in stay]
         return self._results()
-
-    def _ends(self, token: int) -> bool:
-        return token in self.job.stop
 
     def _begin(self) -> Steps:
         model = self.job.model
