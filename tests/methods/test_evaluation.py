@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,17 @@ def test_atlas_as_shipped_has_no_edit_in_it() -> None:
         assert float(found[name].mean()) == 1
     exact = ml.evaluate_edit(model, cases, protocol="exact")
     assert float(exact.neighbourhood.mean()) == 1 and float(exact.efficacy.mean()) == 0
+
+
+def test_an_evaluation_is_stored_and_read_back_whole(toy_model: ToyModel, tmp_path: Path) -> None:
+    model, store = toy_model("mamba", "words"), ml.Store(tmp_path)
+    other = EditRequest("{} was born in", "Ann", "Madrid", "Spain")
+    cases = [EditCase(REQUEST, paraphrases=["France is near"]), EditCase(other)]
+    first = store.run(ml.evaluate_edit, model, cases)
+    again = ml.Store(tmp_path).run(ml.evaluate_edit, model, cases, max_batch=1)
+    assert again.identical(first) and first.drop_attrs().identical(
+        ml.evaluate_edit(model, cases).drop_attrs()
+    )
 
 
 def test_everything_is_refused_before_anything_runs(toy_model: ToyModel) -> None:
