@@ -42,6 +42,10 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.hooks import Steer as Steer
     from mechlab.hooks import noise as noise
     from mechlab.methods import DeCoRe as DeCoRe
+    from mechlab.methods import Delta as Delta
+    from mechlab.methods import DenseDelta as DenseDelta
+    from mechlab.methods import Edit as Edit
+    from mechlab.methods import KeyStatistics as KeyStatistics
     from mechlab.methods import Sampling as Sampling
     from mechlab.methods import ablate as ablate
     from mechlab.methods import activation_patch as activation_patch
@@ -53,12 +57,17 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import conflict_rankings as conflict_rankings
     from mechlab.methods import default_window as default_window
     from mechlab.methods import direct_logit_attribution as direct_logit_attribution
+    from mechlab.methods import export as export
+    from mechlab.methods import fine_tune_edit as fine_tune_edit
     from mechlab.methods import generate as generate
     from mechlab.methods import keep_known as keep_known
+    from mechlab.methods import key_statistics as key_statistics
     from mechlab.methods import logit_lens as logit_lens
+    from mechlab.methods import memit as memit
     from mechlab.methods import needle_recall as needle_recall
     from mechlab.methods import path_patch as path_patch
     from mechlab.methods import prune_heads as prune_heads
+    from mechlab.methods import rank_one_edit as rank_one_edit
     from mechlab.methods import repair_slope as repair_slope
     from mechlab.methods import retrieval_curve as retrieval_curve
     from mechlab.methods import retrieval_heads as retrieval_heads
@@ -123,6 +132,10 @@ _NAMES = {
     ),
     "mechlab.methods": (
         "DeCoRe",
+        "Delta",
+        "DenseDelta",
+        "Edit",
+        "KeyStatistics",
         "Sampling",
         "ablate",
         "activation_patch",
@@ -134,12 +147,17 @@ _NAMES = {
         "conflict_rankings",
         "default_window",
         "direct_logit_attribution",
+        "export",
+        "fine_tune_edit",
         "generate",
         "keep_known",
+        "key_statistics",
         "logit_lens",
+        "memit",
         "needle_recall",
         "path_patch",
         "prune_heads",
+        "rank_one_edit",
         "repair_slope",
         "retrieval_curve",
         "retrieval_heads",

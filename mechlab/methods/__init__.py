@@ -9,6 +9,17 @@ from mechlab.methods.conflict import (
     split_pairs,
 )
 from mechlab.methods.decoding import DeCoRe, Sampling, generate, score_answers
+from mechlab.methods.editing import (
+    Delta,
+    DenseDelta,
+    Edit,
+    KeyStatistics,
+    export,
+    fine_tune_edit,
+    key_statistics,
+    memit,
+    rank_one_edit,
+)
 from mechlab.methods.evaluation import evaluate_edit
 from mechlab.methods.knockout import knockout
 from mechlab.methods.knowledge import keep_known
@@ -37,6 +48,10 @@ from mechlab.results import Method, method_of
 
 __all__ = [
     "DeCoRe",
+    "Delta",
+    "DenseDelta",
+    "Edit",
+    "KeyStatistics",
     "METHODS",
     "Sampling",
     "ablate",
@@ -50,13 +65,18 @@ __all__ = [
     "default_window",
     "direct_logit_attribution",
     "evaluate_edit",
+    "export",
+    "fine_tune_edit",
     "generate",
     "keep_known",
+    "key_statistics",
     "knockout",
     "logit_lens",
+    "memit",
     "needle_recall",
     "path_patch",
     "prune_heads",
+    "rank_one_edit",
     "repair_slope",
     "retrieval_curve",
     "retrieval_heads",

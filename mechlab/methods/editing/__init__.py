@@ -5,8 +5,8 @@ from mechlab.methods.editing.deltas import Delta, DenseDelta
 from mechlab.methods.editing.edits import Edit
 from mechlab.methods.editing.exporting import export
 from mechlab.methods.editing.fine_tuning import fine_tune_edit
-from mechlab.methods.editing.key_statistics import KeyStatistics, RankDeficientWarning
 from mechlab.methods.editing.memit import memit
+from mechlab.methods.editing.moments import KeyStatistics, RankDeficientWarning
 from mechlab.methods.editing.rank_one import rank_one_edit
 
 __all__ = [

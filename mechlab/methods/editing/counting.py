@@ -16,7 +16,6 @@ from mechlab.engine import check_choice, check_number, check_whole
 from mechlab.errors import OptionError, PromptError
 from mechlab.methods.editing.corpora import Corpus, check_corpus, corpus_name, texts_of
 from mechlab.methods.editing.edits import unedited_fingerprint
-from mechlab.methods.editing.key_statistics import KeyStatistics, chosen_ridge
 from mechlab.methods.editing.modules import (
     EditSite,
     Projection,
@@ -25,6 +24,7 @@ from mechlab.methods.editing.modules import (
     projection,
     reading_inputs,
 )
+from mechlab.methods.editing.moments import KeyStatistics, chosen_ridge
 from mechlab.methods.editing.rank_one import collect
 from mechlab.progress import Journal, Progress, ProgressCallback
 from mechlab.results import library_versions

@@ -16,8 +16,8 @@ from mechlab.methods.editing.contexts import check_contexts, memit_contexts
 from mechlab.methods.editing.continuing import Started, at_entry, start
 from mechlab.methods.editing.deltas import Delta
 from mechlab.methods.editing.edits import Edit, unedited_fingerprint, written
-from mechlab.methods.editing.key_statistics import KeyStatistics
 from mechlab.methods.editing.modules import EditSite, check_layers, default_site, projection
+from mechlab.methods.editing.moments import KeyStatistics
 from mechlab.methods.editing.rank_one import check_statistics, collect, curve_variables
 from mechlab.methods.editing.recording import MODES, efficacy, measured, runs_plain
 from mechlab.methods.editing.rows import (

@@ -14,8 +14,8 @@ from mechlab.methods.editing.contexts import check_contexts, rome_contexts
 from mechlab.methods.editing.continuing import at_projection, start
 from mechlab.methods.editing.deltas import Delta
 from mechlab.methods.editing.edits import Edit, unedited_fingerprint
-from mechlab.methods.editing.key_statistics import KeyStatistics
 from mechlab.methods.editing.modules import EditSite, Projection, default_site, projection
+from mechlab.methods.editing.moments import KeyStatistics
 from mechlab.methods.editing.recording import efficacy, measured, runs_plain
 from mechlab.methods.editing.rows import as_requests, check_targets, prompt_rows, subject_rows
 from mechlab.methods.editing.solving import direction, rank_one_update
