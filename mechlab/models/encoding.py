@@ -57,7 +57,7 @@ class Encoder:
         self._refuse(texts, [_not_text(text) for text in texts])
         encoded = self.encode_unchecked(texts)
         pairs = zip(texts, encoded, strict=True)
-        self._refuse(texts, [self._complaint(text, row) for text, row in pairs])
+        self._refuse(texts, [self.complaint(text, row) for text, row in pairs])
         return encoded
 
     def _refuse(self, texts: Sequence[str], complaints: Sequence[str]) -> None:
@@ -99,7 +99,8 @@ class Encoder:
             for ids, offsets in zip(rows["input_ids"], rows["offset_mapping"], strict=True)
         ]
 
-    def _complaint(self, text: str, row: Encoded) -> str:
+    def complaint(self, text: str, row: Encoded) -> str:
+        """Say why a text, as `encode_unchecked` returned it, cannot be used; or nothing."""
         skip = 0 if self.bos_id is None else 1
         ids, offsets = row.ids[skip:], row.offsets[skip:]
         if not ids:

@@ -10,11 +10,11 @@
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mechlab.errors import OptionError, PromptError
-from mechlab.models.encoding import Encoder, make_encoder
+from mechlab.models.encoding import Encoded, Encoder, make_encoder, shorten
 from mechlab.models.spans import covering_tokens
 from mechlab.prompts import NeedlePrompt, PromptSet
 
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Laid", "lay_out"]
 
 _TRIES = 16
-"""How often a cut is moved before the best so far is taken; two or three times is usual."""
+"""How often a cut is moved before the best so far is taken; once or twice is usual."""
+_LIKELY = 6
+"""Characters per token that are enough for most tokenizers; where not, all is tokenised."""
+_MARGIN = 8
+"""Tokens at the end of a haystack that was cut, which may be others than in the whole."""
+_NEAR = 60
+"""Characters around a border within which it changes how text falls into tokens."""
 
 
 @dataclass(frozen=True)
@@ -99,43 +105,58 @@ class _Bench:
         self._limited, self._encoder = encoder, encoder.unlimited()
         self._template = template
         self._words: list[int] = list(range(encoder.d_vocab))  # one object per id, however often
-        self._haystacks: dict[str, tuple[int, ...]] = {}
+        self._ends: dict[tuple[str, int | None], tuple[int, ...]] = {}
+        self._last: tuple[str, Encoded] | None = None
         self._sentences: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def laid(self, prompt: NeedlePrompt) -> Laid | str:
         """Return the layout, or what is wrong."""
-        cuts = self._cuts(prompt.haystack)
-        counts: dict[int, int] = {}
+        cuts = self._cuts(prompt)
         if prompt.length is None:
             return self._located(prompt, len(cuts))
-        wanted = min(len(cuts), prompt.length)
-        for _ in range(_TRIES):
-            if wanted in counts:
-                break
-            counts[wanted] = self._count(prompt, wanted)
-            if counts[wanted] == prompt.length:
-                break
-            moved = wanted + prompt.length - counts[wanted]
-            wanted = min(len(cuts), max(0, moved))
-        fitting = {n: count for n, count in counts.items() if count <= prompt.length}
-        while not fitting and (n := min(counts)) > 0:
-            counts[n - 1] = self._count(prompt, n - 1)
-            fitting = {n - 1: counts[n - 1]} if counts[n - 1] <= prompt.length else {}
-        if not fitting:
+        guess = self._searched(prompt, len(cuts), self._estimate, prompt.length)[0]
+        best, counts = self._searched(prompt, len(cuts), self._count, guess)
+        if counts[best] > prompt.length:
             return (
                 f"needle and question alone take {min(counts.values())} tokens of the "
                 f"{prompt.length} asked for"
             )
-        best = max(fitting, key=lambda n: (fitting[n], -n))
-        if best == len(cuts) and fitting[best] < prompt.length:
-            return f"the haystack gives {fitting[best]} tokens of the {prompt.length} asked for"
+        if best == len(cuts) and counts[best] < prompt.length:
+            return f"the haystack gives {counts[best]} tokens of the {prompt.length} asked for"
         return self._located(prompt, best)
 
-    def _cuts(self, haystack: str) -> tuple[int, ...]:
-        """Return the characters at which each token of a haystack ends."""
-        if haystack not in self._haystacks:
-            self._haystacks = {haystack: self._ends_of_tokens(haystack)}
-        return self._haystacks[haystack]
+    def _searched(
+        self,
+        prompt: NeedlePrompt,
+        most: int,
+        count: Callable[[NeedlePrompt, int], int],
+        first: int,
+    ) -> tuple[int, dict[int, int]]:
+        """Return how many tokens of the haystack fill the prompt best, and all counts made.
+
+        The best is the longest prompt that is not too long; with none, the shortest.
+        """
+        length = prompt.length or 0
+        counts: dict[int, int] = {}
+        wanted = min(most, first)
+        while len(counts) < _TRIES and wanted not in counts:
+            counts[wanted] = count(prompt, wanted)
+            wanted = min(most, max(0, wanted + length - counts[wanted]))
+        while min(counts.values()) > length and (fewer := min(counts) - 1) >= 0:
+            counts[fewer] = count(prompt, fewer)
+        fitting = [n for n in counts if counts[n] <= length] or [min(counts)]
+        return max(fitting, key=lambda n: (counts[n], -n)), counts
+
+    def _cuts(self, prompt: NeedlePrompt) -> tuple[int, ...]:
+        """Return the characters at which each token of the haystack ends, enough for the length."""
+        key = (prompt.haystack, prompt.length)
+        if key not in self._ends:
+            some = len(prompt.haystack) if prompt.length is None else _LIKELY * prompt.length
+            ends = self._ends_of_tokens(prompt.haystack[:some])
+            if prompt.length is not None and len(ends) < prompt.length + _MARGIN:
+                ends = self._ends_of_tokens(prompt.haystack)
+            self._ends = {key: ends}
+        return self._ends[key]
 
     def _ends_of_tokens(self, haystack: str) -> tuple[int, ...]:
         if not haystack.strip():
@@ -144,19 +165,44 @@ class _Bench:
         return tuple(sorted({end for _, end in row.offsets if end}))
 
     def _count(self, prompt: NeedlePrompt, tokens: int) -> int:
-        draft = self._draft(prompt, tokens)
-        return len(self._encoder.encode_unchecked([draft.text])[0].ids)
+        """Return the number of tokens of the prompt with so many tokens of the haystack."""
+        return len(self._read(self._draft(prompt, tokens)[0].text).ids)
 
-    def _draft(self, prompt: NeedlePrompt, tokens: int) -> _Draft:
-        """Return the text with so many tokens of the haystack in it."""
-        cuts, ends = self._cuts(prompt.haystack), self._sentence_ends(prompt)
+    def _estimate(self, prompt: NeedlePrompt, tokens: int) -> int:
+        """Return about the same without tokenising the whole: only what is near the borders."""
+        _, kept, place = self._draft(prompt, tokens)
+        cuts = self._cuts(prompt)
+        before, behind = kept[max(0, place - _NEAR) : place], kept[place : place + _NEAR]
+        last = kept[-_NEAR:]
+        near = [
+            _written(replace(prompt, opening="", question="."), before + behind, len(before)).text,
+            f"{before}{behind} .",
+            _joined(last, prompt.question),
+            last,
+            prompt.opening,
+        ]
+        inside, bare, end, rest, front = (
+            len(row.ids) for row in self._encoder.encode_unchecked(near)
+        )
+        return bisect_right(cuts, len(kept)) + (inside - bare) + (end - rest) + front
+
+    def _read(self, text: str) -> Encoded:
+        """Return a text in tokens; the last one is kept, as it is often asked for again."""
+        if self._last is None or self._last[0] != text:
+            self._last = (text, self._encoder.encode_unchecked([text])[0])
+        return self._last[1]
+
+    def _draft(self, prompt: NeedlePrompt, tokens: int) -> tuple[_Draft, str, int]:
+        """Return the text with so many tokens of the haystack, these, and the needle's place."""
+        cuts, ends = self._cuts(prompt), self._sentence_ends(prompt)
         cut = cuts[tokens - 1] if tokens else 0
         if prompt.whole_sentences and cut < len(prompt.haystack.rstrip()):
             cut = max((end for end in ends if end <= cut), default=0)
         kept = prompt.haystack[:cut].rstrip()
-        place = round(bisect_right(cuts, len(kept)) * prompt.depth / 100)
-        depth = cuts[place - 1] if place else 0
-        return self._wrapped(_written(prompt, kept, _insertion(prompt.depth, kept, ends, depth)))
+        tokens_before = round(bisect_right(cuts, len(kept)) * prompt.depth / 100)
+        point = cuts[tokens_before - 1] if tokens_before else 0
+        place = _insertion(prompt.depth, kept, ends, point)
+        return self._wrapped(_written(prompt, kept, place)), kept, place
 
     def _sentence_ends(self, prompt: NeedlePrompt) -> tuple[int, ...]:
         key = (prompt.haystack, prompt.ends)
@@ -179,11 +225,10 @@ class _Bench:
 
     def _located(self, prompt: NeedlePrompt, tokens: int) -> Laid | str:
         """Tokenise the final text, and find needle and answer in it."""
-        draft = self._draft(prompt, tokens)
-        try:
-            row = self._limited.encode([draft.text])[0]
-        except PromptError as err:
-            return str(err).split("\n")[1].strip().removeprefix("#0 ")
+        draft, _, _ = self._draft(prompt, tokens)
+        row = self._read(draft.text)
+        if complaint := self._limited.complaint(draft.text, row):
+            return f"{shorten(draft.text)} {complaint}"
         answer = _covering(row.offsets, draft.answer, draft.text)
         needle = _covering(row.offsets, draft.needle, draft.text)
         if draft.answer is not None and (not answer or not needle):
