@@ -251,7 +251,7 @@ def test_each_case_is_measured_under_its_own_edit_alone(edits: tuple[Model, list
     found = ml.evaluate_each_edit(model, CASES, make, generation_length=12, reference=reference)
     check_result(found)
     assert made == ["France", "Ann"] and not model.edits
-    assert found.edit.values.tolist() == [edit.digest for edit in both]
+    assert found.edit_digest.values.tolist() == [edit.digest for edit in both]
     for number, edit in enumerate(both):
         with edit.applied(model):
             alone = ml.evaluate_edit(model, CASES, generation_length=12).isel(case=number)

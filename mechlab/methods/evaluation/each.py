@@ -78,7 +78,7 @@ def evaluate_each_edit(
     Returns:
         The Dataset of `evaluate_edit`, with `drift` of (case) besides: the mean KL(reference ‖ now)
         over all positions of the held-out texts, in nats, NaN without a reference. Coordinate
-        `edit` of (case) is the digest of the case's edit.
+        `edit_digest` of (case) is that of the case's edit.
 
     Raises:
         OptionError, PromptError, ModelError: as `evaluate_edit`, before the first edit is made; an
@@ -115,7 +115,7 @@ def evaluate_each_edit(
         table.variables(scores, protocol)
         | text_variables(given, written, table.width)
         | {"drift": ("case", moved, {"units": "nats"})},
-        table.coordinates(scores) | {"edit": ("case", digests)},
+        table.coordinates(scores) | {"edit_digest": ("case", digests)},
         method="evaluate_each_edit", version=1, model=model, prompts=given, options=options,
         seed=seed, started=started,
     )  # fmt: skip

@@ -159,10 +159,13 @@ def logits_at(
 
 def _batch(model: "Model", rows: Sequence[Tokens], start: int, max_batch: int | None) -> list[int]:
     """Return the rows from `start` on that fit into one batch."""
-    which, width = [start], len(rows[start])
+    width = len(rows[start])
+    which, fits = [start], rows_that_fit(model, width, max_batch)
     for row in range(start + 1, len(rows)):
-        width = max(width, len(rows[row]))
-        if len(which) >= rows_that_fit(model, width, max_batch):
+        if len(rows[row]) > width:
+            width = len(rows[row])
+            fits = rows_that_fit(model, width, max_batch)
+        if len(which) >= fits:
             break
         which.append(row)
     return which
