@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mechlab.cli import dashboard, heads, knockout, models, paths, runs, spec, trace
+from mechlab.cli import dashboard, heads, knockout, models, paths, retrieval, runs, spec, trace
 from mechlab.cli.outcome import Commands
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ app.command("trace")(trace.trace)
 app.command("heads")(heads.heads)
 app.command("paths")(paths.paths)
 app.command("knockout")(knockout.knockout)
+app.command("retrieval")(retrieval.retrieval)
 app.command("run")(spec.run_spec)
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")

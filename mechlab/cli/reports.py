@@ -40,10 +40,12 @@ def report_of(method: str, *, top: int = 10) -> Report:
         method: name of the method.
         top: how many of the strongest cells are listed, where there is such a list.
     """
-    from mechlab.cli import effects, report
+    from mechlab.cli import effects, report, retrieval_reports
 
     if method == "causal_trace":
         return Report(report.draw, report.print_text, report.print_json)
+    if method in ("retrieval_score", "retrieval_curve", "needle_recall", "generate"):
+        return retrieval_reports.retrieval_report(method, top)
     return effects.effects(top)
 
 
