@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["written_tokens", "written_view"]
 
-_LABEL, _WIDE = 28, 10  # characters of a label, and of a token in its cell
+_LABEL, _WIDE = 28, 9  # characters of a label, and of a token in its cell
 
 
 def written_tokens(

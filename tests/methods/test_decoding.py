@@ -11,8 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor
 
 from mechlab.axes import Head
+from mechlab.errors import Cancelled
 from mechlab.methods import DeCoRe, Sampling, generate
 from mechlab.models import Model
+from mechlab.progress import Progress
 from mechlab.prompts import Fact, PromptPair, PromptSet
 from mechlab.store import Store
 
@@ -221,16 +223,22 @@ def test_facts_pairs_and_texts_are_continued_alike(toy_model: ToyModel) -> None:
     assert (str(fact.answer[0].item()), str(pair.wrong_answer[0].item())) == ("Paris", "Rome")
 
 
-def test_the_store_keeps_prompts_one_by_one_and_joins_them(
-    tmp_path: Path, toy_model: ToyModel
-) -> None:
+def test_a_run_that_was_stopped_continues_what_is_left(tmp_path: Path, toy_model: ToyModel) -> None:
     model = toy_model("gpt2")
     facts = PromptSet([Fact(text, text.split()[0]) for text in TEXTS])
-    store, options = Store(tmp_path), {"max_new_tokens": 4, "decode": DeCoRe(HEADS)}
-    first = store.run(generate, model, facts[:2], **options)
-    assert first.sizes["prompt"] == 2
-    joined = store.run(generate, model, facts, **options)
+    options = {"max_new_tokens": 4, "decode": DeCoRe(HEADS), "sampling": Sampling(seed=2)}
+    options |= {"max_batch": 1, "stop": "w"}
+    store, reports = Store(tmp_path), []
+
+    def stop_after_two(report: Progress) -> None:
+        reports.append(report.done)
+        if len(reports) == 2:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        store.run(generate, model, facts, progress=stop_after_two, **options)
+    resumed = store.run(generate, model, facts, progress=stop_after_two, **options)
+    assert reports[:3] == [1, 2, 3]  # the third alone was left
     direct = generate(model, facts, **options)
-    assert_array_equal(joined.token_id, direct.token_id)
-    assert_array_equal(joined.text, direct.text)
-    assert_allclose(joined.alpha, direct.alpha, atol=1e-4)
+    for name in direct.data_vars:
+        assert_array_equal(resumed[name], direct[name])

@@ -1,6 +1,7 @@
 """Likelihoods of answers: equal to whole forwards, plain and contrasted."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from mechlab.axes import Head
 from mechlab.hooks import Scale, Site
 from mechlab.methods import DeCoRe, score_answers
 from mechlab.models import Model
-from mechlab.prompts import Fact, PromptPair
+from mechlab.prompts import Fact, PromptPair, PromptSet
+from mechlab.store import Store
 
 ToyModel = Callable[..., Model]
 TEXT = "The capital of France is"
@@ -128,3 +130,17 @@ def test_the_choice_goes_to_the_most_likely_answer_and_what_is_implausible_has_n
     assert int(free.choice[0]) == int(free.log_probability[0].argmax("answer"))
     assert int(free.base_choice[0]) == int(free.base_log_probability[0].argmax("answer"))
     assert int(free.choice[0]) != int(free.base_choice[0])
+
+
+def test_the_store_keeps_answers_prompt_by_prompt_unless_each_has_its_own(
+    tmp_path: Path, toy_model: ToyModel
+) -> None:
+    model, store = toy_model("gpt2"), Store(tmp_path)
+    facts = PromptSet([Fact(TEXT, "France", "Paris"), Fact("Ann was born in", "Ann", "Cairo w1")])
+    lists = [["Paris", "Rome Italy w4"], ["Cairo"]]
+    for answers in (None, ANSWERS, lists):
+        stored = store.run(score_answers, model, facts, answers=answers)
+        direct = score_answers(model, facts, answers=answers)
+        for name in ("log_probability", "token_log_probability", "choice", "n_tokens"):
+            assert_array_equal(stored[name], direct[name])
+        assert_array_equal(stored.token, direct.token)

@@ -6,21 +6,20 @@ Gema et al. 2024, section 3 (arXiv 2410.18860), for `decode=DeCoRe(...)`.
 import inspect
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
 from mechlab import engine
 from mechlab.engine import Choose, Decoded, DecodeRow
 from mechlab.engine import decode as run_decode
 from mechlab.engine.options import HINTS
 from mechlab.errors import OptionError
-from mechlab.methods.decoding.decore import DeCoRe, mix
-from mechlab.methods.decoding.sampling import Sampling, pick, uniforms
+from mechlab.methods.decoding.decore import DeCoRe
+from mechlab.methods.decoding.sampling import Sampling
+from mechlab.methods.decoding.steps import COLUMNS, Chooser, Written
 from mechlab.methods.decoding.texts import (
     Branches,
     Heads,
@@ -31,7 +30,7 @@ from mechlab.methods.decoding.texts import (
     reading,
 )
 from mechlab.models import stop_tokens
-from mechlab.progress import Progress, ProgressCallback
+from mechlab.progress import Journal, Progress, ProgressCallback
 from mechlab.prompts import PromptPair, PromptSet
 from mechlab.results import analysis, new_result
 
@@ -83,10 +82,17 @@ def _check_all(model: "Model", prompts: PromptSet[Any], **options: Any) -> None:
     """Check a whole set, so that the store names all offenders before it computes the first."""
     known = inspect.signature(_prepare).parameters
     plan = _prepare(model, prompts, **{n: value for n, value in options.items() if n in known})
-    _groups(model, plan, options.get("max_new_tokens", 50), None, engine.greedy)
+    every = range(len(plan.prompts))
+    _groups(model, plan, every, options.get("max_new_tokens", 50), None, engine.greedy)
 
 
-@analysis(version=1, prompt_kind="any", default_plot="written_tokens", check=_check_all)
+@analysis(
+    version=1,
+    prompt_kind="any",
+    default_plot="written_tokens",
+    per_prompt=False,  # prompts are decoded side by side; a journal keeps those that are finished
+    check=_check_all,
+)
 def generate(
     model: "Model",
     prompts: Prompts,
@@ -100,6 +106,7 @@ def generate(
     stop: str = "",
     max_batch: int | None = None,
     progress: ProgressCallback | None = None,
+    journal: Journal | None = None,
 ) -> xr.Dataset:
     """Continue prompts token by token.
 
@@ -119,7 +126,8 @@ def generate(
             the model's own end of text.
         max_batch: upper bound on rows per batch (a prompt takes two with DeCoRe); changes no number
             beyond rounding.
-        progress: called between batches; may raise `Cancelled`.
+        progress: called after each prompt; may raise `Cancelled`.
+        journal: keeps finished prompts, so that a killed run resumes.
 
     Returns:
         Dataset of the axes prompt and step. `text[prompt]`, what was written; `token[prompt, step]`
@@ -152,15 +160,9 @@ def generate(
         stop=stop,
         max_batch=max_batch,
     )
-    chooser = _Chooser(plan.branches, sampling, plan.texts)
-    found: dict[int, list[Decoded]] = {}
-    for index, rows in _groups(model, plan, max_new_tokens, max_batch, chooser):
-        found[index] = rows
-        if progress is not None:
-            progress(Progress(len(found), len(plan.prompts), "prompts"))
-    written = [found[index] for index in range(len(plan.prompts))]
+    written = _written(model, plan, max_new_tokens, max_batch, sampling, progress, journal)
     return new_result(
-        _variables(model, plan, written, chooser, max_new_tokens),
+        _variables(model, plan, written, max_new_tokens),
         _coordinates(plan, max_new_tokens),
         method="generate",
         version=1,
@@ -172,14 +174,44 @@ def generate(
     ).assign_attrs(phase=plan.branches.phase or "none")
 
 
+def _written(
+    model: "Model",
+    plan: _Plan,
+    most: int,
+    max_batch: int | None,
+    sampling: Sampling | None,
+    progress: ProgressCallback | None,
+    journal: Journal | None,
+) -> list[Written]:
+    """Continue every prompt that no journal has, and return all in order."""
+    keys = [f"{i}-{plan.prompts.prompt_digest(i)[:16]}" for i in range(len(plan.prompts))]
+    held = {i: journal.get(key) for i, key in enumerate(keys)} if journal is not None else {}
+    found = {i: Written.unpacked(one) for i, one in held.items() if one is not None}
+    left = [i for i in range(len(keys)) if i not in found]
+    chooser = Chooser(plan.branches, sampling, [plan.texts[i] for i in left])
+    for group, rows in _groups(model, plan, left, most, max_batch, chooser):
+        index = left[group]
+        found[index] = chooser.written(group, rows)
+        if journal is not None:
+            journal.put(keys[index], found[index].packed())
+        if progress is not None:
+            progress(Progress(len(found), len(keys), "prompts"))
+    return [found[index] for index in range(len(keys))]
+
+
 def _groups(
-    model: "Model", plan: _Plan, most: int, max_batch: int | None, choose: Choose
+    model: "Model",
+    plan: _Plan,
+    prompts: Sequence[int],
+    most: int,
+    max_batch: int | None,
+    choose: Choose,
 ) -> Iterator[tuple[int, list[Decoded]]]:
     """Return the engine's run, a group of branches per prompt; nothing runs before it is read."""
     return run_decode(
         model,
         plan.tokens,
-        [[DecodeRow(i, mask) for mask in plan.branches.masks] for i in range(len(plan.tokens))],
+        [[DecodeRow(index, mask) for mask in plan.branches.masks] for index in prompts],
         max_new_tokens=most,
         stop=plan.stop,
         at_once=max_batch,
@@ -187,92 +219,36 @@ def _groups(
     )
 
 
-@dataclass(frozen=True)
-class _Note:
-    """What is known of one step of one prompt when its token is chosen."""
-
-    log_probability: float
-    entropy: float
-    alpha: float
-    base_token: int
-
-
-@dataclass
-class _Chooser:
-    """Chooses a token for all branches of a prompt, and keeps what it saw.
-
-    Attributes:
-        branches: the rows of each prompt, and how they are contrasted.
-        sampling: how to draw.
-        texts: the prompts; a draw depends on the text, not on its place among others.
-        notes: by prompt and step; a batch that is begun again writes the same ones.
-    """
-
-    branches: Branches
-    sampling: Sampling | None
-    texts: Sequence[str]
-    notes: dict[tuple[int, int], _Note] = field(default_factory=dict)
-
-    def __call__(self, logits: Tensor, step: int, rows: Sequence[int]) -> Tensor:
-        """Return one token id per row, the same for the branches of a prompt."""
-        width = len(self.branches.masks)
-        prompts = [row // width for row in rows[::width]]
-        masked = logits[1::width] if self.branches.rule is not None else None
-        mixed = mix(logits[::width], masked, self.branches.rule)
-        draws = torch.tensor(
-            uniforms(self.sampling, [self.texts[prompt] for prompt in prompts], step),
-            dtype=mixed.base.dtype,
-            device=logits.device,
-        )
-        chosen = pick(mixed.scores, self.sampling, draws)
-        own = pick(mixed.base, self.sampling, draws)
-        score = mixed.log_probabilities.gather(-1, chosen[:, None])[:, 0]
-        columns = [part.tolist() for part in (score, mixed.entropy, mixed.alpha, own)]
-        for prompt, *values in zip(prompts, *columns, strict=True):
-            self.notes[prompt, step] = _Note(*values)
-        return chosen.repeat_interleave(width)
-
-
 # --- the result -----------------------------------------------------------------------------------
 
 
 def _variables(
-    model: "Model",
-    plan: _Plan,
-    written: Sequence[Sequence[Decoded]],
-    chooser: _Chooser,
-    most: int,
+    model: "Model", plan: _Plan, written: Sequence[Written], most: int
 ) -> dict[str, Any]:
-    shape = (len(written), most)
-    names = ("log_probability", "base_log_probability", "masked_log_probability", "entropy")
-    numbers = {name: np.full(shape, np.nan) for name in (*names, "alpha", "changed")}
-    ids, own = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
-    for row, branch in enumerate(written):
-        count = len(branch[0].tokens)
-        notes = [chooser.notes[row, step] for step in range(count)]
-        ids[row, :count] = branch[0].tokens
-        own[row, :count] = [note.base_token for note in notes]
-        numbers["log_probability"][row, :count] = [note.log_probability for note in notes]
-        numbers["entropy"][row, :count] = [note.entropy for note in notes]
-        numbers["alpha"][row, :count] = [note.alpha for note in notes]
-        numbers["changed"][row, :count] = ids[row, :count] != own[row, :count]
-        numbers["base_log_probability"][row, :count] = branch[0].logprob
-        if plan.branches.rule is not None:
-            numbers["masked_log_probability"][row, :count] = branch[1].logprob
-    cell = ("prompt", "step")
-    units = {"alpha": "", "changed": "share of steps"}
-    tokens = [list(branch[0].tokens) for branch in written]
+    shape, cell = (len(written), most), ("prompt", "step")
+    columns = {name: np.full(shape, np.nan) for name in (*COLUMNS, "changed")}
+    for row, one in enumerate(written):
+        for name in COLUMNS:
+            columns[name][row, : len(one.table)] = one.column(name)
+        changed = one.column("token_id") != one.column("base_token_id")
+        columns["changed"][row, : len(one.table)] = changed
+    ids, own = (
+        np.nan_to_num(columns.pop(name), nan=-1).astype(np.int64)
+        for name in ("token_id", "base_token_id")
+    )
+    tokens = [[int(i) for i in row if i >= 0] for row in ids]
+    units = {"alpha": {}, "changed": {"units": "share of steps"}}
     return {
         "text": ("prompt", [_text(model, *both) for both in zip(plan.tokens, tokens, strict=True)]),
         "token": (cell, _strings(model, ids)),
         "token_id": (cell, ids),
         "base_token": (cell, _strings(model, own)),
         **{
-            name: (cell, values, {"units": units.get(name, "nats")})
-            for name, values in numbers.items()
+            name: (cell, values, units.get(name, {"units": "nats"}))
+            for name, values in columns.items()
         },
         "n_tokens": ("prompt", [len(row) for row in tokens], {"units": "tokens"}),
-        "stopped": ("prompt", [branch[0].stopped for branch in written]),
+        "stopped": ("prompt", [one.stopped for one in written]),
     }
 
 

@@ -15,12 +15,13 @@ import xarray as xr
 
 from mechlab.engine import continuation_logits
 from mechlab.engine.options import HINTS
-from mechlab.errors import OptionError, PromptError
+from mechlab.errors import OptionError
 from mechlab.methods.decoding.decore import DeCoRe, mix
 from mechlab.methods.decoding.texts import (
     Branches,
     Heads,
     Prompts,
+    answer_lists,
     branches,
     prompt_set,
     read_texts,
@@ -82,7 +83,7 @@ def _prepare(
         raise OptionError(f"renormalise={renormalise!r}. Allowed: True, False. Choose one.")
     chosen = branches(model, decode, ablate, mask, phase, default="all")
     given = prompt_set(prompts)
-    lists, names = _answers(given, answers)
+    lists, names = answer_lists(given, answers)
     texts = read_texts(given)
     flat = model.answer_tokens(
         [text for text, row in zip(texts, lists, strict=True) for _ in row],
@@ -94,7 +95,7 @@ def _prepare(
     return _Plan(given, texts, reading(model, texts), lists, names, tokens, chosen)
 
 
-@analysis(version=1, prompt_kind="any", default_plot="lines", per_prompt=False, check=_check_all)
+@analysis(version=1, prompt_kind="any", default_plot="lines", check=_check_all, lists=("answers",))
 def score_answers(
     model: "Model",
     prompts: Prompts,
@@ -203,44 +204,6 @@ def _scored(
             (i, j),
             _Scored(*(part.cpu().numpy() for part in (*parts, mixed.entropy, mixed.alpha))),
         )
-
-
-def _answers(prompts: PromptSet[Any], given: Any) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    """Return the answers of each prompt, and the names of the axis `answer`.
-
-    Raises:
-        OptionError: when they are no lists of text, or not one list per prompt.
-        PromptError: prompts that bring no answer when none is given.
-    """
-    if given is None:
-        return _own_answers(prompts)
-    rows = list(given) if isinstance(given, list | tuple) else []
-    if rows and all(isinstance(one, str) for one in rows):
-        if twice := sorted({one for one in rows if rows.count(one) > 1}):
-            raise OptionError(f"answers given more than once: {twice}. Name each once.")
-        return [tuple(rows)] * len(prompts), tuple(rows)
-    lists = [tuple(row) if isinstance(row, list | tuple) else () for row in rows]
-    filled = all(row and all(isinstance(one, str) for one in row) for row in lists)
-    if not lists or not filled or len(lists) != len(prompts):
-        raise OptionError(
-            f"answers={given!r:.80} for {len(prompts)} prompts. Allowed: a list of texts, scored "
-            "after every prompt; a list of lists of texts, one per prompt; or None for the answers "
-            "of facts and pairs. Give one of these."
-        )
-    return lists, tuple(str(index) for index in range(max(map(len, lists))))
-
-
-def _own_answers(prompts: PromptSet[Any]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    if prompts.kind == "pair":
-        both: list[tuple[str, ...]] = [(pair.answer, pair.wrong_answer) for pair in prompts]
-        return both, ("answer", "wrong_answer")
-    if without := [f"#{index}" for index, fact in enumerate(prompts) if not fact.target]:
-        raise PromptError(
-            f"{len(without)} of {len(prompts)} prompts have no target to score: "
-            f"{', '.join(without[:10])}.\n  Allowed: facts with a target, pairs, or answers=[...]."
-            "\n  Give the answers."
-        )
-    return [(fact.target,) for fact in prompts], ("answer",)
 
 
 # --- the result -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What is continued: plain texts, facts or pairs, as one prompt set."""
+"""What is read, what is masked in it, and which answers are scored; checked before a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,16 @@ from mechlab.prompts import Fact, PromptPair, PromptSet, as_prompt_set
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["Branches", "Heads", "Prompts", "branches", "prompt_set", "read_texts", "reading"]
+__all__ = [
+    "Branches",
+    "Heads",
+    "Prompts",
+    "answer_lists",
+    "branches",
+    "prompt_set",
+    "read_texts",
+    "reading",
+]
 
 Prompts = (
     str | Sequence[str] | PromptSet[Any] | Sequence[Fact] | Sequence[PromptPair] | Fact | PromptPair
@@ -115,3 +124,43 @@ def branches(
         one = HeadMask(masked, mask, phase or default)
         return Branches((one,), None, one.phase)
     return Branches((None,), None, "")
+
+
+def answer_lists(
+    prompts: PromptSet[Any], given: Any
+) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """Return the answers of each prompt, and the names of the axis `answer`.
+
+    Raises:
+        OptionError: when they are no lists of text, or not one list per prompt.
+        PromptError: prompts that bring no answer when none is given.
+    """
+    if given is None:
+        return _own_answers(prompts)
+    rows = list(given) if isinstance(given, list | tuple) else []
+    if rows and all(isinstance(one, str) for one in rows):
+        if twice := sorted({one for one in rows if rows.count(one) > 1}):
+            raise OptionError(f"answers given more than once: {twice}. Name each once.")
+        return [tuple(rows)] * len(prompts), tuple(rows)
+    lists = [tuple(row) if isinstance(row, list | tuple) else () for row in rows]
+    filled = all(row and all(isinstance(one, str) for one in row) for row in lists)
+    if not lists or not filled or len(lists) != len(prompts):
+        raise OptionError(
+            f"answers={given!r:.80} for {len(prompts)} prompts. Allowed: a list of texts, scored "
+            "after every prompt; a list of lists of texts, one per prompt; or None for the answers "
+            "of facts and pairs. Give one of these."
+        )
+    return lists, tuple(str(index) for index in range(max(map(len, lists))))
+
+
+def _own_answers(prompts: PromptSet[Any]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    if prompts.kind == "pair":
+        both: list[tuple[str, ...]] = [(pair.answer, pair.wrong_answer) for pair in prompts]
+        return both, ("answer", "wrong_answer")
+    if without := [f"#{index}" for index, fact in enumerate(prompts) if not fact.target]:
+        raise PromptError(
+            f"{len(without)} of {len(prompts)} prompts have no target to score: "
+            f"{', '.join(without[:10])}.\n  Allowed: facts with a target, pairs, or answers=[...]."
+            "\n  Give the answers."
+        )
+    return [(fact.target,) for fact in prompts], ("answer",)
