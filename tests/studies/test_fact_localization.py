@@ -206,8 +206,8 @@ def run_study(
     return code, json.loads(report.read_text())
 
 
-@pytest.mark.parametrize("family", ["gpt2", "neox", "llama", "mamba"])
-def test_every_family_reaches_its_verdicts(
+@pytest.mark.parametrize("family", ["neox", "mamba"])
+def test_random_weights_reach_their_verdicts(
     family: str,
     study_file: StudyFile,
     model_folder: Callable[..., Path],
@@ -236,7 +236,7 @@ def test_every_family_reaches_its_verdicts(
 def test_a_second_run_traces_nothing(study_file, model_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MECHLAB_CACHE", str(tmp_path / "cache"))
     study = study_file("fact_localization", "study")
-    folder = model_folder("mamba", "bpe")
+    folder = model_folder("gpt2", "bpe")
     first = run_study(study, folder, tmp_path / "first", count=2)
 
     def never(*_: object, **__: object) -> None:

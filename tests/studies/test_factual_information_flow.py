@@ -14,12 +14,12 @@ import mechlab as ml
 N_LAYERS, N_FACTS = 6, 24
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def claims(study_file) -> ModuleType:
     return study_file("factual_information_flow", "flow_claims")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def study(study_file) -> ModuleType:
     return study_file("factual_information_flow", "study")
 
@@ -145,12 +145,9 @@ def test_a_planted_fact_head_reads_the_subject(family, claims, study, monkeypatc
     assert held(claims, flows[1]) == set()
 
 
-@pytest.mark.parametrize("family", ["gpt2", "neox", "llama"])
-def test_every_family_reaches_its_verdicts(
-    family, study, model_folder, tmp_path, monkeypatch, capsys
-):
+def test_random_weights_reach_their_verdicts(study, model_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study.ml, "Store", planted.Unstored)
-    arguments = ["--model", str(model_folder(family, "bpe")), "--count", "10", "--all-facts"]
+    arguments = ["--model", str(model_folder("neox", "bpe")), "--count", "10", "--all-facts"]
     assert study.main([*arguments, "--out", str(tmp_path)]) == 1, capsys.readouterr().err
     found = planted.verdicts(tmp_path)
     assert {n for n, v in found.items() if v == "not applicable"} == {"promote", "suppress"}

@@ -1,5 +1,6 @@
 """The study of self-repair: claims hold on planted repair, and fail where there is none."""
 
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,11 @@ def claims(study_file) -> ModuleType:
     return study_file("self_repair", "repair_claims")
 
 
+def backup(**options: float) -> ml.Model:
+    return circuits.made("backup", **options).model
+
+
+@cache
 def repaired(claims: ModuleType, model: ml.Model) -> Any:
     pairs = planted.conflicts()
     result = ml.self_repair(model, pairs, token="answer")
@@ -36,11 +42,11 @@ PLANTED: dict[str, tuple[dict[str, float], set[str]]] = {
 
 @pytest.mark.parametrize(("options", "expected"), PLANTED.values(), ids=PLANTED)
 def test_claims_hold_where_repair_is_planted(options, expected, claims):
-    assert held(claims, circuits.backup(**options).model) == expected
+    assert held(claims, backup(**options)) == expected
 
 
 def test_the_norm_is_told_from_modules(claims):
-    found = repaired(claims, circuits.backup(c=0.0).model)
+    found = repaired(claims, backup(c=0.0))
     direct = found.result.direct_effect
     norm = found.result.assign(norm_effect=-0.4 * direct, total_effect=0.6 * direct)
     by_norm = claims.Repaired(norm, found.subjects, found.sentences)
@@ -54,7 +60,7 @@ def test_no_claim_holds_on_an_untrained_twin(claims):
 
 
 def test_the_layer_is_chosen_on_other_facts(claims):
-    found = repaired(claims, circuits.backup(c=0.5).model)
+    found = repaired(claims, backup(c=0.5))
     assert set(found.chosen_layers().values.tolist()) == {0}, "the backup writes nothing unasked"
     for subject in set(found.subjects):
         rows = [s == subject for s in found.subjects]
@@ -62,14 +68,14 @@ def test_the_layer_is_chosen_on_other_facts(claims):
 
 
 def test_few_facts_are_not_tested(claims):
-    few = repaired(claims, circuits.backup().model)
+    few = repaired(claims, backup(c=0.5))
     few = claims.Repaired(few.result.isel(prompt=slice(5)), few.subjects[:5], few.sentences[:5])
     for claim in claims.CLAIMS:
         assert claim.test(few).note.startswith("5 facts about 5 subjects"), claim.name
 
 
-@pytest.mark.parametrize("family", ["gpt2", "neox", "llama", "mamba"])
-def test_every_family_reaches_its_verdicts(
+@pytest.mark.parametrize("family", ["neox", "mamba"])
+def test_random_weights_reach_their_verdicts(
     family, study_file, model_folder, tmp_path, monkeypatch, capsys
 ):
     study = study_file("self_repair", "study")
