@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import xarray as xr
 from flow_claims import CLAIMS, MIN_FACTS, Facts, Flow, Lists
 
 import mechlab as ml
@@ -198,34 +199,42 @@ def numbers(found: Facts, beside: Facts) -> Iterator[tuple[str, ...]]:
         yield (
             str(layer),
             *(_percent(found, values) for values in lost),
-            f"{float(other.mean()):.1%}",
-            *(_percent(found, values) for values in rates),
+            f"{round(float(other.mean()), 3) + 0.0:.1%}",
+            *(_percent(found, values, least=0.0) for values in rates),
         )
 
 
-def _percent(facts: Facts, values) -> str:  # type: ignore[no-untyped-def]
+def _percent(facts: Facts, values: xr.DataArray, least: float = -1.0) -> str:
+    """Return a mean with its interval; a share ends where shares do, its t interval may not."""
     one = ml.claims.mean_above("", values, clusters=facts.clusters)
-    return f"{one.value:.1%} ({one.low:.1%} to {one.high:.1%})"
+    ends = (max(least, one.low), min(1.0, one.high))
+    value, low, high = (f"{round(x, 3) + 0.0:.1%}" for x in (one.value, *ends))  # no -0.0 %
+    return f"{value} ({low} to {high})"
 
 
 def figures(found: Flow, name: str, out: Path) -> Iterator[Path]:
     """Write lines by layer: knockouts, extraction rates, and the Token Lens."""
     facts = found.facts
-    figure = ml.plots.lines(facts.cut.relative_change, x="layer", title=f"{name}: knockout")
+    change = facts.cut.relative_change.assign_attrs(units="of P(answer)")
+    title = f"{name}: last token cut off from these tokens, in windows of {_width(facts)} layers"
+    figure = ml.plots.lines(change, x="layer", title=title)
     yield ml.plots.write_html(figure, out / "knockout.html")
     sites = facts.lens.site.values.tolist()
     rates = (
         (facts.lens["rank"].sel(answer="predicted") == 0).squeeze("pos", drop=True).astype(float)
     )
-    rates = rates.drop_vars("answer").rename("extraction_rate").sel(site=sites)
-    figure = ml.plots.lines(rates, x="layer", title=f"{name}: extraction rate")
+    rates = rates.drop_vars("answer").rename("extraction rate").sel(site=sites)
+    rates.attrs = {"units": "share of facts"}
+    title = f"{name}: facts whose final answer is the top token of a state at the last token"
+    figure = ml.plots.lines(rates, x="layer", title=title)
     yield ml.plots.write_html(figure, out / "extraction.html")
     written = facts.tokens.source_logit.sel(answer="answer", drop=True)
-    figure = ml.plots.lines(written, x="layer", title=f"{name}: Token Lens, answer")
+    title = f"{name}: what attention of the last token writes of the answer, by token read"
+    figure = ml.plots.lines(written, x="layer", title=title)
     yield ml.plots.write_html(figure, out / "token-lens.html")
     if found.lists.tokens is not None:
         listed = found.lists.tokens.source_logit.sel(answer=list(ANSWERS))
-        figure = ml.plots.lines(listed, x="layer", title=f"{name}: Token Lens, lists")
+        figure = ml.plots.lines(listed, x="layer", title=f"{name}: the same of lists, by answer")
         yield ml.plots.write_html(figure, out / "lists.html")
 
 

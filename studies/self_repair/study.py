@@ -169,10 +169,11 @@ def figures(found: Repaired, name: str, out: Path) -> Iterator[Path]:
     yield ml.plots.write_html(ml.plots.to_plotly(views, title=title), out / "compensation.html")
     effects = ["direct_effect", "compensatory_effect", "norm_effect", "total_effect"]
     by_layer = xr.concat(
-        [result[name].isel(site=0, drop=True).rename("effect") for name in effects],
-        xr.DataArray([name.replace("_", " ") for name in effects], dims="source", name="source"),
-    )
-    figure = ml.plots.lines(by_layer, x="layer", title=f"{name}: ablating {result.site.values[0]}")
+        [result[name].rename("effect") for name in effects],
+        xr.DataArray([name.split("_")[0] for name in effects], dims="part", name="part"),
+    ).transpose("prompt", "part", "layer", "site")
+    title = f"{name}: direct - compensatory + norm = total effect of ablating a module"
+    figure = ml.plots.lines(by_layer, x="layer", title=title)
     yield ml.plots.write_html(figure, out / "effects.html")
 
 
