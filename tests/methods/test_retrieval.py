@@ -215,6 +215,20 @@ def test_hits_equal_those_of_full_eager_attention_per_query_head(
     np.testing.assert_array_equal(found.hits, expected)
 
 
+def test_prompts_continued_together_score_as_they_do_alone() -> None:
+    """The longest prompt ends first: those that are left go on with a narrower prefix."""
+    long, model = needle_model.prompts(60)[1], needle_model.model()
+    short = replace(long, needle="k1 a4 .", question="k1", answer="a4", name="short")
+    mixed = [short, replace(long, length=50), *needle_model.prompts(36)[3:6], short]
+    together = ml.retrieval_score(model, mixed)
+    alone = ml.retrieval_score(model, mixed, max_batch=1)
+    xr.testing.assert_allclose(together, alone, atol=1e-6)
+    assert together.success.all()
+    masks = {"others": ["L0H0", "L1H0"], "induction": [INDUCTION]}
+    batched = ml.needle_recall(model, mixed, ablate=masks)
+    assert [*batched.recall.mean("prompt").values] == [100, 0]
+
+
 # --------------------------------------------------------------------------- rankings and store
 
 

@@ -51,7 +51,7 @@ class Steps:
             for row, owner in zip(part.rows, part.owners, strict=True):
                 lengths[row] = part.lengths[owner]
         self.lengths = torch.tensor(lengths, device=device)
-        self._width = max(lengths)
+        self._width = max((part.width for part in self.parts), default=0)  # of rows that left, too
         whole = list(range(len(lengths)))
         self._rows = [
             slice(None) if part.rows == whole else torch.tensor(part.rows, device=device)
