@@ -81,9 +81,11 @@ def screen_then_verify(
     """
     started, positions = time.time(), engine.plain_positions(positions)
     options = {name: value for name, value in locals().items() if name not in HINTS}
+    engine.require_heads(model)
     engine.check_whole("k", k, at_least=1)
     engine.check_whole("sample", sample, at_least=0)
-    engine.check_whole("seed", seed)
+    engine.check_whole("seed", seed, at_least=0)
+    engine.check_whole("max_batch", max_batch, at_least=1, optional=True)
     engine.check_choice("by", by, ("head", "kv_head"))
     if Positions.make(positions).each:
         raise OptionError(

@@ -18,7 +18,15 @@ from mechlab.engine.generation import (
 )
 from mechlab.engine.gradients import Gradient, check_differentiable, gradients
 from mechlab.engine.grid import Grid, Unit
-from mechlab.engine.options import MODES, check_choice, check_number, check_whole
+from mechlab.engine.options import (
+    MODES,
+    check_bases,
+    check_choice,
+    check_number,
+    check_whole,
+    require_heads,
+    require_sites,
+)
 from mechlab.engine.paths import Node, PathPrompt, PathReadings, edges_of, run_paths
 from mechlab.engine.positions import Positions, plain_positions
 from mechlab.engine.rows import Base, Readings, Row
@@ -55,6 +63,7 @@ __all__ = [
     "Row",
     "SiteStatus",
     "Unit",
+    "check_bases",
     "check_choice",
     "check_differentiable",
     "check_number",
@@ -69,7 +78,9 @@ __all__ = [
     "next_tokens",
     "plain_positions",
     "record",
+    "require_heads",
     "require_proven",
+    "require_sites",
     "run",
     "run_paths",
     "verify",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mechlab.axes import Head
-from mechlab.engine.options import check_choice
+from mechlab.engine.options import check_choice, require_heads, require_sites
 from mechlab.engine.positions import Cell, Positions
 from mechlab.errors import OptionError, SiteError
 from mechlab.hooks import SITES, Site, known_kind
@@ -78,6 +78,7 @@ class Grid:
             per_layer = ", ".join(name for name, other in SITES.items() if other.per_layer)
             raise SiteError(f"site {site!r} has no layers. Allowed: {per_layer}. Use one of these.")
         _check_by(model, site, by, layers, heads)
+        require_sites(model, [site])
         place = Positions.make(positions)
         if by == "layer":
             chosen = chosen_layers(model, layers)
@@ -158,8 +159,8 @@ def _check_by(
             f"site {site!r} has no heads, so by={by!r} cannot be. Allowed: by='layer', or a site "
             f"with heads ({', '.join(n for n, kind in SITES.items() if kind.has_heads)})."
         )
-    if by != "layer" and not model.has_attention:
-        raise SiteError(f"{model.name} ({model.family}) is recurrent and has no attention heads.")
+    if by != "layer":
+        require_heads(model)
     if (by == "kv_head" and not is_kv) or (by == "head" and is_kv):
         other = "kv_head" if is_kv else "head"
         raise OptionError(

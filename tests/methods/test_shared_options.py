@@ -98,3 +98,70 @@ def test_numbers_of_numpy_do_what_those_of_python_do(
     for name in {"steps", "draws", "controls", "window", "top_k", "sample", "max_batch"} & {*plain}:
         with pytest.raises(ml.OptionError, match=f"{name}=True"):
             method(model, PAIR, **{**plain, name: True})
+
+
+HEADS: list[tuple[Any, dict[str, Any]]] = [
+    (ml.activation_patch, {"metric": "vibes"}),
+    (ml.attribution_patch, {"metric": "rank"}),
+    (ml.ablate, {"kind": "mean"}),
+    (ml.scale_heads, {"heads": ["L0H0"], "alpha": []}),
+    (ml.knockout, {"keys": "last", "cut": "both"}),
+    (ml.conflict_heads, {"noise_scale": -1}),
+    (ml.prune_heads, {"heads": {"a": ["L0H0"]}, "k": [3]}),
+    (ml.direct_logit_attribution, {}),
+    (ml.token_lens, {"groups": ["nowhere"]}),
+    (ml.screen_then_verify, {"k": 0}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), HEADS, ids=lambda one: getattr(one, "__name__", ""))
+def test_that_a_recurrent_model_has_no_heads_is_said_first_and_before_any_run(
+    method: Any, options: dict[str, Any], runs_nothing: Callable[[str], ml.Model]
+) -> None:
+    with pytest.raises(ml.SiteError, match="recurrent and has no attention .* Allowed: "):
+        method(runs_nothing("mamba"), PAIR, **options)
+
+
+LATE: list[tuple[Any, dict[str, Any], str]] = [
+    (ml.screen_then_verify, {"max_batch": 0}, "max_batch=0"),
+    (
+        ml.activation_patch,
+        {"site": "mixer_out", "by": "layer"},
+        "gpt2 blocks have no such site .*Allowed",
+    ),
+    (ml.logit_lens, {"sites": ["mixer_out"]}, "have no such site"),
+    *(
+        (method, {"interventions": given}, reason)
+        for method in (ml.logit_lens, ml.direct_logit_attribution)
+        for given, reason in (
+            (3, "interventions=3. Allowed: a list"),
+            (["L0H0"], r"interventions=\['L0H0'\]"),
+            ([ml.Ablate(ml.Site("z", 9, 0))], "layer 9 of 'z'"),
+            ([ml.Ablate(ml.Site("mlp_out", 0, pos=99))], "position 99 lies outside"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "options", "reason"), LATE)
+def test_what_is_wrong_is_said_before_any_run(
+    method: Any, options: dict[str, Any], reason: str, runs_nothing: Callable[[str], ml.Model]
+) -> None:
+    with pytest.raises(ml.MechlabError, match=reason):
+        method(runs_nothing("gpt2"), PAIR, **options)
+
+
+@pytest.fixture
+def runs_nothing(fresh_model: ToyModel) -> Callable[[str], ml.Model]:
+    """A model that was never verified and fails the test when it runs."""
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("the model was run")
+
+    def made(family: str) -> ml.Model:
+        model = fresh_model(family)
+        model.bridge.register_forward_pre_hook(refuse)
+        model.hf.register_forward_pre_hook(refuse)
+        return model
+
+    return made

@@ -70,6 +70,8 @@ def _prepare(
     seed: int = 0,
 ) -> _Plan:
     """Check everything that can be checked without a forward pass."""
+    if by in ("head", "kv_head", "set"):
+        engine.require_heads(model)
     engine.check_choice("kind", kind, ("zero", "mean", "resample"))
     engine.check_choice("average", average, ("by_position", "over_positions"))
     engine.check_whole("draws", draws, at_least=1)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["direct_logit_attribution"]
 
 AT_ONCE = 16
+BY_COMPONENT = "the decomposition in which every mixer is one component, by='component'"
 _HINTS = ("model", "prompts", "pairs", "progress", "max_batch")
 _BY = ("component", "head", "head_source")
 _METRICS = ("logit_diff", "logit")
@@ -118,15 +119,17 @@ def direct_logit_attribution(
     check_choice("run", run, ("clean", "corrupted"))
     check_choice("norm", norm, _NORMS)
     check_whole("max_batch", max_batch, at_least=1, optional=True)
+    if by != "component":
+        engine.require_heads(model, BY_COMPONENT)
     prompts = as_prompt_set(pairs, kind="any")
     scored = _scored(model, prompts, metric, run)
+    texts = _texts(scored, run)
+    bases = engine.check_bases(model, texts, model.tokenize(texts).lengths, interventions)
     checks = engine.verify(model)
     with model.lock, torch.no_grad():
         writes = Writes(model, heads=by != "component", sources=by == "head_source")
         readout = linear_readout(model)
         shares = Shares(model, writes, readout, norm, _weights(scored, metric))
-        texts = _texts(scored, run)
-        bases = [Base(text, tuple(interventions)) for text in texts]
         clean = [Base(text) for text in scored.texts] if norm == "clean" else []
         at_once = max_batch or AT_ONCE
         found: list[Share] = []

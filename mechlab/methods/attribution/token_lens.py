@@ -14,7 +14,6 @@ import xarray as xr
 from torch import Tensor
 
 from mechlab import engine
-from mechlab.engine import Base
 from mechlab.engine.options import check_choice, check_whole
 from mechlab.engine.readout import LinearReadout, linear_readout
 from mechlab.errors import OptionError
@@ -109,14 +108,16 @@ def token_lens(
     started = time.time()
     options = {name: value for name, value in locals().items() if name not in _HINTS}
     del options["started"]
+    engine.require_heads(model, "models with attention")
     check_choice("run", run, ("clean", "corrupted"))
     check_whole("max_batch", max_batch, at_least=1, optional=True)
     if not isinstance(centred, bool):
         raise OptionError(f"centred={centred!r}. Allowed: True, False. Choose one of these.")
     given = as_prompt_set(prompts, kind="any")
     plan = _Plan.make(model, given, groups, decode, run)
+    lengths = model.tokenize(plan.texts).lengths
+    bases = engine.check_bases(model, plan.texts, lengths, interventions)
     checks = engine.verify(model)
-    bases = [Base(text, tuple(interventions)) for text in plan.texts]
     found: list[_Lens] = []
     with model.lock, torch.no_grad():
         writes = Writes(model, sources=True)

@@ -68,6 +68,7 @@ def _prepare(
     seed: int = 0,
 ) -> _Plan:
     """Check everything that can be checked without a forward pass."""
+    engine.require_heads(model, "models with attention")
     engine.check_choice("kind", kind, ("zero", "mean"))
     engine.check_whole("controls", controls, at_least=0)
     engine.check_whole("seed", seed)

@@ -11,7 +11,7 @@ import xarray as xr
 from mechlab import engine
 from mechlab.engine import Node, PathPrompt
 from mechlab.engine.options import HINTS
-from mechlab.errors import OptionError, PromptError, SiteError
+from mechlab.errors import OptionError, PromptError
 from mechlab.hooks import Ablate, AddNoise, Intervention, Site
 from mechlab.methods.conflict.quantities import QUANTITIES, AnswerReading, Quantity, scores_of
 from mechlab.models import ScoredPairs, scored_pairs
@@ -55,13 +55,10 @@ def _prepare(
     seed: int = 0,
 ) -> _Plan:
     """Check everything that can be checked without a forward pass."""
+    engine.require_heads(model, "models with attention")
     engine.check_choice("x_new", x_new, NEW)
     engine.check_number("noise_scale", noise_scale, at_least=0)
     engine.check_whole("seed", seed)
-    if not model.has_attention or model.n_heads is None:
-        raise SiteError(
-            f"{model.name} ({model.family}) is recurrent and has no attention heads to score."
-        )
     scored = scored_pairs(model, prompts, same_length=x_new == "pair")
     changes: Sequence[tuple[Intervention, ...]] = [()] * len(prompts)
     if x_new == "noise":
@@ -77,7 +74,7 @@ def _prepare(
         for answers in (ids, ids[::-1])
     ]
     senders: list[Node] = [
-        (Site("z", n, h),) for n in range(model.n_layers) for h in range(model.n_heads)
+        (Site("z", n, h),) for n in range(model.n_layers) for h in range(model.n_heads or 0)
     ]
     return _Plan(prompts, scored, paths, senders)
 

@@ -13,7 +13,7 @@ from mechlab import engine
 from mechlab.axes import Head
 from mechlab.engine import Base, Row, default_window, window_layers
 from mechlab.engine.options import HINTS
-from mechlab.errors import OptionError, PromptError, SiteError
+from mechlab.errors import OptionError, PromptError
 from mechlab.hooks import Block
 from mechlab.methods.knockout.groups import named_groups, resolve
 from mechlab.metrics import Metric, named_metric, units_of
@@ -68,11 +68,10 @@ def _prepare(
     metric: str | Metric = "probability",
 ) -> _Plan:
     """Check everything that can be checked without a forward pass."""
+    engine.require_heads(model, "models with attention", "attention edges")
     engine.check_choice("cut", cut, ("mask", "zero"))
     engine.check_whole("window", window, at_least=1, optional=True)
     named_metric(metric)
-    if not model.has_attention:
-        raise SiteError(f"{model.name} ({model.family}) is recurrent and has no attention edges.")
     from_groups = named_groups(prompts, queries, "queries")
     to_groups = named_groups(prompts, keys, "keys")
     if len(from_groups) != 1:

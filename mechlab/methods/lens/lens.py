@@ -15,7 +15,6 @@ import torch
 import xarray as xr
 
 from mechlab import engine
-from mechlab.engine import Base
 from mechlab.engine.options import check_choice, check_whole
 from mechlab.errors import OptionError, SiteError
 from mechlab.hooks import SITES, Intervention
@@ -104,11 +103,13 @@ def logit_lens(
     levels = chosen_layers(model, layers)
     given = as_prompt_set(prompts, kind="any")
     texts = _Texts.of(model, given, run)
+    engine.require_sites(model, chosen)
+    lengths = model.tokenize(texts.texts).lengths
+    bases = engine.check_bases(model, texts.texts, lengths, interventions)
     checks = engine.verify(model)
     engine.require_proven(model, [*chosen, "resid_post"])
     last = ("resid_post", model.n_layers - 1)
     places = list(dict.fromkeys([*((site, n) for site in chosen for n in levels), last]))
-    bases = [Base(text, tuple(interventions)) for text in texts.texts]
     found: list[Decoded] = []
     with model.lock, torch.no_grad():
         decoder = Decoder(model, norm, top_k)

@@ -111,6 +111,8 @@ def prepare(
     Raises:
         OptionError, SiteError, PromptError: as the methods say.
     """
+    if by in ("head", "kv_head"):
+        engine.require_heads(model)
     engine.check_choice("direction", direction, DIRECTIONS)
     engine.check_choice("by", by, ("head", "kv_head", "layer"))
     engine.check_number("epsilon", epsilon, at_least=0)
