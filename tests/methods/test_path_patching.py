@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import mechlab as ml
+from mechlab.engine import PathPrompt, run_paths
+from mechlab.hooks import Ablate
 from mechlab.models import Model
 
 PAIR = ml.prompts.PromptPair(
@@ -41,6 +43,9 @@ CIRCUITS = [
     (circuits.mlp_relay, "gpt2"),
     (circuits.name_mover, "gpt2"),
     (circuits.backup, "gpt2"),
+    (circuits.copy_head, "llama"),
+    (circuits.fact_head, "gpt2"),
+    (circuits.anti_copy, "llama"),
 ]
 
 
@@ -73,6 +78,19 @@ def test_exactly_the_planted_edges_are_found(
     assert found == known - silent
     others = effect.values[effect.values <= 1e-4]
     assert others.max() == 0.0, "silent components must show exactly nothing"
+
+
+def test_the_edge_to_a_backup_head_shows_when_the_primary_one_is_silent() -> None:
+    circuit = planted(circuits.backup)
+    primary, second = circuit.heads["primary"], circuit.heads["backup"]
+    pair, size = circuit.pairs[0], circuit.clean[0]
+    words = [pair.answer, pair.wrong_answer]
+    answers = tuple(ids[0] for ids in circuit.model.answer_tokens([pair.clean] * 2, words))
+    sender = Site("z", primary.layer, primary.head)
+    silent = PathPrompt(pair.clean, pair.clean, answers, changes=(Ablate(sender),))
+    receivers = [(Site(part, second.layer, second.head),) for part in "qkv"]
+    found = run_paths(circuit.model, [silent], [(sender,)], receivers, freeze="heads")
+    np.testing.assert_allclose(found.patched[0, 0], [2 * size, size, size], atol=1e-4)
 
 
 def name(component: object) -> str:

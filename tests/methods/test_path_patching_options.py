@@ -193,6 +193,17 @@ def test_a_head_as_receiver_is_its_queries_keys_and_values_together(toy_model: T
     assert abs(effect[0] - effect[2]) > 1e-5
 
 
+@pytest.mark.parametrize("freeze", ["heads", "heads+mlps"])
+def test_a_head_named_twice_in_a_sender_is_patched_once(freeze: str, toy_model: ToyModel) -> None:
+    head, whole = Site("z", 1, 2), Site("attn_out", 1)
+    senders = [head, (head, Site("z", 1, 2, pos=7)), whole, (whole, head), (head, whole)]
+    found = ml.path_patch(toy_model("gpt2"), PAIR, senders=senders, freeze=freeze)
+    one, again, every, *spelled = found.effect.values[0, :, 0]
+    assert again == pytest.approx(one, abs=1e-6)
+    assert spelled == pytest.approx([every, every], abs=1e-6)
+    assert abs(one) > 1e-2 and abs(every - one) > 1e-2
+
+
 def test_sweeps_cover_every_head_under_grouped_queries(toy_model: ToyModel) -> None:
     model = toy_model("llama")
     receivers = ["all_heads_q", "all_kv_heads_k", "all_kv_heads_v", "all_mlps", "logits"]

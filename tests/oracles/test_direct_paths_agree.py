@@ -23,6 +23,7 @@ PAIRS = [
     ml.prompts.PromptPair(CLEAN, CORRUPTED, "w5", "w9"),
     ml.prompts.PromptPair(LATE, LATE_CORRUPTED, "w5", "w9"),
 ]
+SHORT = ml.prompts.PromptPair("Oslo is in w5 the river", "Lima was in w6 the tower", "w8", "w2")
 Site = ml.Site
 ToyModel = Callable[..., Model]
 
@@ -115,7 +116,7 @@ def senders_of(model: Model) -> Nodes:
         (Site("embed"),),
         (Site("z", 0, 1, pos=4),),
         (Site("z", 0, 1), Site("mlp_out", 0), Site("z", 1, 2)),
-        (Site("embed"), Site("mlp_out", 1, pos=7)),
+        (Site("embed"), Site("mlp_out", 1, pos=6)),
     ]
 
 
@@ -124,7 +125,7 @@ def receivers_of(model: Model) -> Nodes:
     found: Nodes = [
         (),
         (Site("q", 1, 2),),
-        (Site("q", 2, 0, pos=7),),
+        (Site("q", 2, 0, pos=6),),
         (Site("k", 2, last_kv),),
         (Site("v", 1, 0),),
         (Site("v", 2),),
@@ -134,13 +135,16 @@ def receivers_of(model: Model) -> Nodes:
         (Site("k", 2, 0), Site("q", 2, 1)),
         (Site("q", 1, 0), Site("v", 2, 1)),
         (Site("q", 1, 2), Site("mlp_out", 2)),
+        (Site("v", 1, 0, pos=3), Site("mlp_out", 1, pos=4)),
     ]
     if N_KV_HEADS == N_HEADS or model.n_kv_heads == model.n_heads:
         found += [(Site("pattern", 2, 1),), (Site("z", 1, 1),)]
     return found
 
 
-@pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")  # the oracle freezes norms
+RAGGED = [[4, 7], [6], [1, 3, 4, 5]]
+
+
 @pytest.mark.parametrize("freeze", ["heads", "heads+mlps"])
 @pytest.mark.parametrize("ln", ["recompute", "frozen"])
 def test_every_edge_equals_three_whole_runs(
@@ -148,29 +152,66 @@ def test_every_edge_equals_three_whole_runs(
 ) -> None:
     model = toy_model(attention_family)
     draw = random.Random(f"{freeze} {ln} {attention_family}")
-    senders, receivers = senders_of(model), receivers_of(model)
+    pairs = [PAIRS[0], SHORT, PAIRS[1]]
     largest = 0.0
-    for positions in (None, (4, 7)):
-        prompts = [PathPrompt(p.corrupted, p.clean, (12, 40), positions) for p in PAIRS]
-        found = run_paths(model, prompts, senders, receivers, freeze=freeze, ln=ln)
-        every = list(product(range(len(prompts)), range(len(senders)), range(len(receivers))))
-        edges = [edge for edge in every if not np.isnan(found.patched[edge])]
-        for prompt, sender, receiver in draw.sample(edges, 9):
-            logits = path_logits(
+    for positions, direction in ((None, "noising"), (RAGGED, "denoising")):
+        senders = [(Site("z", 0, 1),), *draw.sample(senders_of(model)[1:], 3)]
+        receivers = [(), *draw.sample(receivers_of(model)[1:], 5)]
+        found = ml.path_patch(
+            model,
+            pairs,
+            senders=senders,
+            receivers=[node or "logits" for node in receivers],
+            freeze=freeze,
+            ln=ln,
+            direction=direction,
+            positions="all" if positions is None else positions,
+        )
+        start = found.clean_metric if direction == "noising" else found.corrupted_metric
+        every = list(product(range(len(pairs)), range(len(senders)), range(len(receivers))))
+        there = [edge for edge in every if not np.isnan(found.patched.values[edge])]
+        missing = [edge for edge in every if np.isnan(found.patched.values[edge])]
+        for edge in [*draw.sample(there, min(6, len(there))), *missing[:1]]:
+            number, sender, receiver = edge
+            texts = pairs[number].clean, pairs[number].corrupted
+            theirs = difference(
                 model,
-                prompts[prompt].original,
-                prompts[prompt].new,
-                senders[sender],
-                receivers[receiver],
-                freeze=freeze,
-                ln=ln,
-                positions=positions,
+                pairs[number],
+                path_logits(
+                    model,
+                    *(texts if direction == "noising" else texts[::-1]),
+                    senders[sender],
+                    receivers[receiver],
+                    freeze=freeze,
+                    ln=ln,
+                    positions=None if positions is None else positions[number],
+                ),
             )
-            patched = found.patched[prompt, sender, receiver]
-            edge = f"{senders[sender]} -> {receivers[receiver]}"
-            assert float(logits[12] - logits[40]) == pytest.approx(patched, abs=1e-5), edge
-            largest = max(largest, abs(patched - found.original[prompt]))
+            # An edge that does not exist moves nothing.
+            mine = start.values[number] if edge in missing else found.patched.values[edge]
+            named = f"{senders[sender]} -> {receivers[receiver]} of pair {number}"
+            assert theirs == pytest.approx(mine, abs=1e-5), named
+            largest = max(largest, abs(theirs - start.values[number]))
     assert largest > 0.05
+
+
+def difference(model: Model, pair: ml.prompts.PromptPair, logits: torch.Tensor) -> float:
+    right, wrong = model.answer_tokens([pair.clean] * 2, [pair.answer, pair.wrong_answer])
+    return float(logits[right[0]] - logits[wrong[0]])
+
+
+@pytest.mark.parametrize("sender", [(Site("mlp_out", 1),), (Site("z", 1, 1),)])
+def test_receivers_set_together_may_lie_before_the_sender(
+    sender: tuple[ml.Site, ...], toy_model: ToyModel
+) -> None:
+    """With the earlier ones nothing happens, also when no sender of the call reaches them."""
+    model = toy_model("llama")
+    receiver = (Site("v", 1, 0), Site("mlp_out", 1), Site("q", 2, 3), Site("mlp_out", 2))
+    found = ml.path_patch(model, SHORT, senders=[sender], receivers=[receiver])
+    texts = SHORT.clean, SHORT.corrupted
+    theirs = path_logits(model, *texts, sender, receiver, freeze="heads")
+    assert found.patched.item() == pytest.approx(difference(model, SHORT, theirs), abs=1e-5)
+    assert abs(found.effect.item()) > 1e-2
 
 
 def test_paths_through_norms_behind_modules_and_capped_logits_equal_three_whole_runs() -> None:

@@ -236,9 +236,12 @@ def site_values(
 
     Yields:
         `q`, `k`, `v` or `mlp_out` sites and their values, `[row, pos, ...]`, for the rows that
-        start early enough to reach them; those come first in `cells.rows`.
+        start early enough to reach them; those come first in `cells.rows`. Nothing for a receiver
+        that no row reaches.
     """
     for site in (site for site in node if site.layer == layer):
+        if cells.rows_joined(layer if site.name == "mlp_out" else layer - 1) == 0:
+            continue
         if site.name == "mlp_out":
             output = mlp_outputs(cells, layer, change, ln)
             n_rows, count = cells.rows_joined(layer), len(output)

@@ -207,8 +207,13 @@ class DirectStream:
             yield layer + 1, change
 
     def _add_heads(self, change: Tensor, layer: int, writes: _Writes) -> None:
-        at = torch.tensor(writes.z_cells, device=change.device)
-        heads = torch.tensor(writes.z_heads, device=change.device)
+        n_heads = self.pairs.model.n_heads or 1
+        at, heads = (
+            torch.tensor(n, device=change.device) for n in (writes.z_cells, writes.z_heads)
+        )
+        # Once each: a node may name a head twice, as part of its whole attention too.
+        both = torch.unique(at * n_heads + heads)
+        at, heads = both // n_heads, both % n_heads
         made = self.pairs.head_writes(layer)[self.cells.pair[at], self.cells.pos[at], heads]
         change.index_add_(0, at, made)
 
