@@ -79,6 +79,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import score_answers as score_answers
     from mechlab.methods import self_repair as self_repair
     from mechlab.methods import split_pairs as split_pairs
+    from mechlab.methods import stored_key_statistics as stored_key_statistics
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.methods import token_lens as token_lens
     from mechlab.methods.evaluation import edit_summary as edit_summary
@@ -169,6 +170,7 @@ _NAMES = {
         "score_answers",
         "self_repair",
         "split_pairs",
+        "stored_key_statistics",
         "subject_embedding_std",
         "token_lens",
     ),

@@ -19,6 +19,7 @@ from mechlab.methods.editing import (
     key_statistics,
     memit,
     rank_one_edit,
+    stored_key_statistics,
 )
 from mechlab.methods.evaluation import evaluate_edit
 from mechlab.methods.knockout import knockout
@@ -88,6 +89,7 @@ __all__ = [
     "score_answers",
     "self_repair",
     "split_pairs",
+    "stored_key_statistics",
     "subject_embedding_std",
     "token_lens",
 ]

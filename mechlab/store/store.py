@@ -10,7 +10,7 @@ kill at any moment loses at most the batch in flight; several processes may writ
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,21 +18,47 @@ from typing import Any
 
 import xarray as xr
 
+from mechlab.canonical import canonical_json, digest
 from mechlab.errors import StoreError
 from mechlab.progress import ProgressCallback
 from mechlab.prompts import as_prompt_set
-from mechlab.results import method_of
+from mechlab.results import check_result, method_of
 from mechlab.store.export import export_result
+from mechlab.store.journal import FileJournal
 from mechlab.store.keys import bind
 from mechlab.store.places import open_place
-from mechlab.store.records import DamagedEntry, DamagedEntryWarning, Entry, Kind, NewerEntry
-from mechlab.store.running import Run, load_entry
+from mechlab.store.records import (
+    DamagedEntry,
+    DamagedEntryWarning,
+    Entry,
+    Kind,
+    NewerEntry,
+    path_of,
+)
+from mechlab.store.running import JOURNAL, Run, load_entry
 from mechlab.store.shelf import RECORD, Shelf
 
 __all__ = ["Damage", "Store"]
 
 _KINDS: tuple[Kind, ...] = ("run", "prompt")
 _ID = re.compile(r"[0-9a-f]{4,64}")
+
+
+def _complete(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a source that has all that a record needs."""
+    needed = ("method", "method_version", "model", "options", "prompts")
+    try:
+        text = canonical_json(source)
+    except TypeError as err:
+        text, problem = "", str(err)
+    else:
+        problem = ", ".join(name for name in needed if name not in source)
+    if problem or not text:
+        raise StoreError(
+            f"nothing can be kept under this source: {problem}.\n"
+            f"  Needed: {', '.join(needed)}, with a canonical form.\n  Add what is named."
+        )
+    return source
 
 
 @dataclass(frozen=True)
@@ -193,6 +219,51 @@ class Store:
             and (prompts is None or entry.prompts.startswith(prompts))
         ]
         return sorted(found, key=lambda entry: (entry.created, entry.key), reverse=True)
+
+    def keep(self, source: Mapping[str, Any], result: xr.Dataset, *, name: str = "") -> str:
+        """Store a result that no method of prompts made, such as key statistics; return its key.
+
+        Args:
+            source: what it is kept under: `method`, `method_version`, `model` (a fingerprint),
+                `options` and `prompts` (a digest), all with a canonical form.
+            result: what `check_result` accepts.
+            name: what its input is called in lists.
+
+        Raises:
+            StoreError: when it cannot be keyed or written.
+            OptionError: when it breaks a rule of results.
+        """
+        check_result(result)
+        key = digest(_complete(source))
+        self._shelf.check_writable()
+        self._shelf.add("run", key, source, result, name=name)
+        self.journal(source).remove()
+        return key
+
+    def kept(self, source: Mapping[str, Any]) -> xr.Dataset | None:
+        """Return what was kept under `source`, `None` when there is none.
+
+        What is damaged counts as missing, with a warning.
+
+        Raises:
+            StoreError: when it cannot be keyed.
+        """
+        path = path_of(str(_complete(source)["method"]), "run", digest(source))
+        try:
+            entry = self._shelf.entry(path)
+            return None if entry is None else load_entry(self._shelf, entry)
+        except DamagedEntry as err:
+            warnings.warn(f"{err}. It is computed again.", DamagedEntryWarning, stacklevel=2)
+            return None
+
+    def journal(self, source: Mapping[str, Any]) -> FileJournal:
+        """Return where finished batches are kept until `keep(source, ...)` completes the entry.
+
+        Raises:
+            StoreError: when it cannot be keyed.
+        """
+        path = path_of(str(_complete(source)["method"]), "run", digest(source))
+        return FileJournal(self._shelf.place, f"{path}/{JOURNAL}")
 
     def verify(self) -> list[Damage]:
         """Compare every file of every entry with its checksum and return what is damaged."""

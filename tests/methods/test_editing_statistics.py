@@ -1,6 +1,7 @@
 """Key statistics: streaming, padding-free, resumable, from any source of text."""
 
 import json
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -8,9 +9,15 @@ import toys
 from oracles import plain_editing
 
 from mechlab.errors import Cancelled, OptionError, PromptError, StoreError
-from mechlab.methods.editing import KeyStatistics, RankDeficientWarning, key_statistics
+from mechlab.methods.editing import (
+    KeyStatistics,
+    RankDeficientWarning,
+    key_statistics,
+    stored_key_statistics,
+)
 from mechlab.methods.editing.corpora import texts_of
 from mechlab.models import wrap_model
+from mechlab.store import Store
 
 TEXTS = [
     "The capital of France is Paris.",
@@ -162,3 +169,29 @@ def test_a_dataset_by_name_says_which_package_it_needs(gpt2, monkeypatch):
     monkeypatch.setattr(corpora, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match="pip install datasets"):
         key_statistics(gpt2, layer=0, corpus="datasets:wikitext:wikitext-2-raw-v1")
+
+
+def test_the_store_counts_each_layer_once(gpt2, tmp_path):
+    store = Store(tmp_path)
+    reports = []
+
+    def stored(layer, **options):
+        reports.clear()
+        return stored_key_statistics(
+            store, gpt2, layer=layer, corpus=TEXTS, tokens=10**6, ridge=0.0,
+            progress=reports.append, **options,
+        )  # fmt: skip
+
+    first = stored(0)
+    assert reports
+    both = stored([0, 2])
+    assert reports and both.layers == (0, 2)
+    np.testing.assert_allclose(both.moments, counted(gpt2).moments, rtol=1e-5, atol=1e-7)
+    again = stored([2, 0])
+    assert not reports and again.digest == both.digest and again.tokens == first.tokens
+    stored(0, max_length=3)
+    assert reports
+    entries = store.find(method="key_statistics")
+    assert len(entries) == 3 and store.verify() == []
+    assert {entry.options["layer"] for entry in entries} == {0, 2}
+    assert store.clean(older_than=timedelta(0)) == []  # no journal is left behind

@@ -5,6 +5,7 @@ from mechlab.methods.editing.deltas import Delta, DenseDelta
 from mechlab.methods.editing.edits import Edit
 from mechlab.methods.editing.exporting import export
 from mechlab.methods.editing.fine_tuning import fine_tune_edit
+from mechlab.methods.editing.keeping import stored_key_statistics
 from mechlab.methods.editing.memit import memit
 from mechlab.methods.editing.moments import KeyStatistics, RankDeficientWarning
 from mechlab.methods.editing.rank_one import rank_one_edit
@@ -20,4 +21,5 @@ __all__ = [
     "key_statistics",
     "memit",
     "rank_one_edit",
+    "stored_key_statistics",
 ]

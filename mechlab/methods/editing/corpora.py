@@ -1,5 +1,6 @@
 """Where texts come from: a file, a list, a dataset by name, or what `atlas` was trained on."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -7,9 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mechlab.canonical import digest
 from mechlab.errors import OptionError, PromptError
+from mechlab.results import library_versions
 
-__all__ = ["Corpus", "check_corpus", "corpus_name", "texts_of"]
+__all__ = ["Corpus", "check_corpus", "corpus_name", "corpus_source", "texts_of"]
 
 Corpus = str | Path | Sequence[str]
 """`"atlas"`: the documents that the shipped model is trained on, endless and seeded. A path: each
@@ -25,6 +28,21 @@ def corpus_name(corpus: Corpus) -> str:
     if isinstance(corpus, str) and (corpus == "atlas" or corpus.startswith(_PREFIX)):
         return corpus
     return Path(corpus).name if isinstance(corpus, str | Path) else f"{len(corpus)} texts"
+
+
+def corpus_source(corpus: Corpus, seed: int) -> dict[str, object]:
+    """Return what decides the texts, with a canonical form: contents, or name and seed."""
+    if not isinstance(corpus, str | Path):
+        return {"texts": digest(list(corpus))}
+    if corpus == "atlas":
+        return {"generator": "atlas", "seed": seed, "mechlab": library_versions()["mechlab"]}
+    if str(corpus).startswith(_PREFIX):
+        return {"datasets": str(corpus)}
+    found = hashlib.sha256()
+    with Path(corpus).open("rb") as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return {"file": found.hexdigest(), "lines": str(corpus).endswith(".jsonl")}
 
 
 def check_corpus(corpus: object) -> None:

@@ -27,12 +27,15 @@ from mechlab.methods.editing.modules import (
 from mechlab.methods.editing.moments import KeyStatistics, chosen_ridge
 from mechlab.methods.editing.rank_one import collect
 from mechlab.progress import Journal, Progress, ProgressCallback
-from mechlab.results import library_versions
+from mechlab.results import new_result
 
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["key_statistics"]
+__all__ = ["VERSION", "key_statistics"]
+
+VERSION = 1
+"""Raised when the numbers change."""
 
 _WINDOW = 32
 """Batches whose texts are put in order of length before they are cut, so that little is padded."""
@@ -119,16 +122,28 @@ def key_statistics(
             "  Choose another corpus."
         )
     moments = count.means()
+    about = new_result(
+        {}, method="key_statistics", version=VERSION, model=model,
+        prompts=_Counted(count.seen.hexdigest()),
+        options={
+            "layers": sorted(layers), "site": site, "corpus": corpus_name(corpus),
+            "tokens": tokens, "max_length": length, "dtype": dtype,
+        },
+        seed=seed, started=started,
+    )  # fmt: skip
     return KeyStatistics(
         tuple(sorted(layers)), site, moments, count.tokens, unedited_fingerprint(model),
         model.edits, corpus_name(corpus), count.seen.hexdigest(), dtype,
         chosen_ridge(moments, count.tokens, dtype, ridge),
-        {
-            "seed": seed, "max_length": length, "texts": count.texts, "model": model.name,
-            "wall_seconds": round(time.time() - started, 3),
-            **{f"version_{k}": v for k, v in library_versions().items()},
-        },
+        dict(about.attrs),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The tokens that were counted, as results name the prompts they come from."""
+
+    digest: str
 
 
 def _check_length(model: "Model", max_length: int | None) -> None:
