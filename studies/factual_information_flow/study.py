@@ -215,7 +215,7 @@ def _percent(facts: Facts, values: xr.DataArray, least: float = -1.0) -> str:
 def figures(found: Flow, name: str, out: Path) -> Iterator[Path]:
     """Write lines by layer: knockouts, extraction rates, and the Token Lens."""
     facts = found.facts
-    change = facts.cut.relative_change.assign_attrs(units="of P(answer)")
+    change = facts.cut.relative_change.assign_attrs(units="fraction of P")
     title = f"{name}: last token cut off from these tokens, in windows of {_width(facts)} layers"
     figure = ml.plots.lines(change, x="layer", title=title)
     yield ml.plots.write_html(figure, out / "knockout.html")
