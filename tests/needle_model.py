@@ -136,6 +136,6 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     raw.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>", unk_token="<unk>",
-        add_bos_token=True, name_or_path="local",
+        tokenizer_object=raw, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>",
+        unk_token="<unk>", add_bos_token=True, name_or_path="local",
     )  # fmt: skip
