@@ -6,7 +6,9 @@ import circuits
 import numpy as np
 import pytest
 import torch
+import toys
 import xarray as xr
+from oracles.plain import plain_run
 
 import mechlab as ml
 
@@ -277,3 +279,33 @@ def test_a_line_that_cannot_be_drawn_is_refused(options, match):
 def test_another_result_has_no_slope():
     with pytest.raises(ml.OptionError, match="Allowed: a result of self_repair"):
         ml.repair_slope(xr.Dataset({"effect": ("prompt", [1.0])}))
+
+
+def test_every_effect_is_that_of_plain_runs_and_the_norm_written_out(toy_model):
+    """Direct and compensatory effect from recorded writes, the total from two plain runs."""
+    model, text = toy_model("gpt2"), "The Eiffel Tower is located in the city of"
+    ours = ml.self_repair(model, ml.prompts.Fact(text, "Eiffel Tower")).isel(prompt=0)
+    clean = plain_run(model, text, keep=True)
+    last, token = len(clean.logits) - 1, int(clean.logits[-1].argmax())
+    head, norm = model.hf.lm_head.weight, model.hf.transformer.ln_f
+    final = clean.values["resid_post", toys.N_LAYERS - 1][-1]
+    scale = (final.var(unbiased=False) + norm.eps).sqrt()
+    read = (head[token] - head.mean(0)) * norm.weight / scale
+    modules = [(n, layer) for layer in range(toys.N_LAYERS) for n in ("attn_out", "mlp_out")]
+    for place, (site, layer) in enumerate(modules):
+        step = ml.Ablate(ml.Site(site, layer, pos=last))
+        ablated = plain_run(model, text, [step], keep=True)
+
+        def worth(run, of):
+            write = run.values[of][-1]
+            return float((write - write.mean()) @ read)
+
+        direct = worth(clean, (site, layer))
+        repair = sum(worth(ablated, of) - worth(clean, of) for of in modules[place + 1 :])
+        logit = [float(run.logits[-1, token] - run.logits[-1].mean()) for run in (clean, ablated)]
+        cell = ours.sel(site=site, layer=layer)
+        assert float(cell.direct_effect) == pytest.approx(direct, abs=1e-4)
+        assert float(cell.compensatory_effect) == pytest.approx(repair, abs=1e-4)
+        assert float(cell.total_effect) == pytest.approx(logit[0] - logit[1], abs=1e-4)
+        left = float(cell.total_effect - cell.norm_effect)
+        assert left == pytest.approx(direct - repair, abs=1e-4)
