@@ -22,6 +22,7 @@ __all__ = [
     "alternate",
     "block_list",
     "counted_work",
+    "give_back",
     "machine",
     "matmul_rate",
     "peak_growth",
@@ -58,7 +59,7 @@ def peak_growth(run: Callable[[], object]) -> float:
     The process is looked at every 5 ms, which costs time: never measure both at once. What earlier
     runs freed is given back to the system first where the C library can, so that it is seen again.
     """
-    _give_back()
+    give_back()
     process, done = psutil.Process(), threading.Event()
     before = process.memory_info().rss
     most = [before]
@@ -77,7 +78,8 @@ def peak_growth(run: Callable[[], object]) -> float:
     return (max(most[0], process.memory_info().rss) - before) / 1e6
 
 
-def _give_back() -> None:
+def give_back() -> None:
+    """Return to the system what earlier runs freed, where the C library can."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
