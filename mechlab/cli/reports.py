@@ -1,36 +1,9 @@
-"""How the result of each method is shown: its figure, in words, as JSON."""
+"""Which report shows the results of which method."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from mechlab.cli import effects, report, retrieval_reports
+from mechlab.cli.report_kind import Report
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-    import xarray as xr
-
-__all__ = ["Report", "beside", "report_of"]
-
-
-class Printer(Protocol):
-    """Prints a result."""
-
-    def __call__(self, result: "xr.Dataset", /, *, run: str, html: Path | None) -> None:
-        """Print it, with the run's id and where the figure is."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """How one method's results are shown."""
-
-    draw: "Callable[[xr.Dataset], go.Figure | None]"
-    """The figure; `None` when there is nothing to draw."""
-    print_text: Printer
-    """For people."""
-    print_json: Printer
-    """One JSON object."""
-    more: "Callable[[xr.Dataset], dict[str, go.Figure]]" = lambda _: {}
-    """Further figures, by the name that their file ends in."""
+__all__ = ["report_of"]
 
 
 def report_of(method: str, *, top: int = 10) -> Report:
@@ -40,15 +13,8 @@ def report_of(method: str, *, top: int = 10) -> Report:
         method: name of the method.
         top: how many of the strongest cells are listed, where there is such a list.
     """
-    from mechlab.cli import effects, report, retrieval_reports
-
     if method == "causal_trace":
         return Report(report.draw, report.print_text, report.print_json)
     if method in ("retrieval_score", "retrieval_curve", "needle_recall", "generate"):
         return retrieval_reports.retrieval_report(method, top)
     return effects.effects(top)
-
-
-def beside(html: Path, name: str) -> Path:
-    """Return where a further figure of the same run is written."""
-    return html.with_name(f"{html.stem}-{name}{html.suffix}")

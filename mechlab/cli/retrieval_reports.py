@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechlab.cli.reports import Report, beside
+from mechlab.cli.report_kind import Report, beside
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

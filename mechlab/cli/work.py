@@ -10,7 +10,7 @@ from mechlab.errors import OptionError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from mechlab.cli.reports import Report
+    from mechlab.cli.report_kind import Report
     from mechlab.models import Model
     from mechlab.prompts import PromptSet
     from mechlab.results import Method
@@ -104,7 +104,7 @@ def write_figures(report: "Report", result: "xr.Dataset", path: Path) -> Path | 
     Raises:
         OptionError: when one cannot be written; the result itself is stored by then.
     """
-    from mechlab.cli.reports import beside
+    from mechlab.cli.report_kind import beside
     from mechlab.plots import write_html
 
     figure = report.draw(result)
