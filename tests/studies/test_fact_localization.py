@@ -206,7 +206,15 @@ def run_study(
     return code, json.loads(report.read_text())
 
 
-@pytest.mark.parametrize("family", ["neox", "mamba"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "neox",
+        "mamba",
+        pytest.param("gpt2", marks=pytest.mark.slow),
+        pytest.param("llama", marks=pytest.mark.slow),
+    ],
+)
 def test_random_weights_reach_their_verdicts(
     family: str,
     study_file: StudyFile,

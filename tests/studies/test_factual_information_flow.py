@@ -145,9 +145,19 @@ def test_a_planted_fact_head_reads_the_subject(family, claims, study, monkeypatc
     assert held(claims, flows[1]) == set()
 
 
-def test_random_weights_reach_their_verdicts(study, model_folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "family",
+    [
+        "neox",
+        pytest.param("gpt2", marks=pytest.mark.slow),
+        pytest.param("llama", marks=pytest.mark.slow),
+    ],
+)
+def test_random_weights_reach_their_verdicts(
+    family, study, model_folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(study.ml, "Store", planted.Unstored)
-    arguments = ["--model", str(model_folder("neox", "bpe")), "--count", "10", "--all-facts"]
+    arguments = ["--model", str(model_folder(family, "bpe")), "--count", "10", "--all-facts"]
     assert study.main([*arguments, "--out", str(tmp_path)]) == 1, capsys.readouterr().err
     found = planted.verdicts(tmp_path)
     assert {n for n, v in found.items() if v == "not applicable"} == {"promote", "suppress"}

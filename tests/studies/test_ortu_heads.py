@@ -56,7 +56,7 @@ def test_claims_about_wrong_heads_fail(heads, study, circuit, tmp_path):
     assert all(outcome.conditions for outcome in outcomes.values()), "tested, and not left out"
 
 
-@pytest.mark.parametrize("family", ["neox", "llama"])
+@pytest.mark.parametrize("family", ["neox", "llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_random_weights_hold_no_such_heads(family, study, model_folder, tmp_path, capsys):
     file = tmp_path / "heads.json"
     file.write_text(json.dumps({"promote": ["L1H1"], "suppress": ["L2H0", "L2H3"]}))

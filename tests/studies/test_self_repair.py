@@ -74,7 +74,15 @@ def test_few_facts_are_not_tested(claims):
         assert claim.test(few).note.startswith("5 facts about 5 subjects"), claim.name
 
 
-@pytest.mark.parametrize("family", ["neox", "mamba"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "neox",
+        "mamba",
+        pytest.param("gpt2", marks=pytest.mark.slow),
+        pytest.param("llama", marks=pytest.mark.slow),
+    ],
+)
 def test_random_weights_reach_their_verdicts(
     family, study_file, model_folder, tmp_path, monkeypatch, capsys
 ):
