@@ -231,12 +231,11 @@ def chosen_ridge(
     for moment in moments:
         d_in = len(moment)
         mean = float(np.trace(moment)) / d_in
-        values = np.linalg.eigvalsh(moment)
-        noise = np.finfo(dtype).eps * float(np.sqrt(d_in)) * float(values[-1])
-        deficient = tokens < d_in or float(values[0]) <= noise
+        noise = np.finfo(dtype).eps * float(np.sqrt(d_in)) * _largest_eigenvalue(moment)
+        deficient = tokens < d_in or not _all_above(moment, noise)
         share = ridge if ridge is not None else (_RIDGE if deficient else 0.0)
         if deficient and ridge is None:
-            rank = int((values > noise).sum())
+            rank = int((np.linalg.eigvalsh(moment) > noise).sum())
             warnings.warn(
                 f"key statistics of {tokens} tokens have about rank {rank} of {d_in}: no usable "
                 f"inverse. A ridge of {_RIDGE:g} times the mean eigenvalue ({_RIDGE * mean:.3g}) "
@@ -246,3 +245,21 @@ def chosen_ridge(
             )
         found.append(share * mean)
     return tuple(found)
+
+
+def _largest_eigenvalue(moment: np.ndarray[Any, Any], steps: int = 30) -> float:
+    """Return about the largest eigenvalue, by power iteration (a full solve takes seconds)."""
+    vector = np.ones(len(moment)) / np.sqrt(len(moment))
+    for _ in range(steps):
+        vector = moment @ vector
+        vector /= np.linalg.norm(vector) or 1.0
+    return float(vector @ moment @ vector)
+
+
+def _all_above(moment: np.ndarray[Any, Any], bound: float) -> bool:
+    """Return whether all eigenvalues are above a bound."""
+    try:
+        np.linalg.cholesky(moment - bound * np.eye(len(moment)))
+    except np.linalg.LinAlgError:
+        return False
+    return True
