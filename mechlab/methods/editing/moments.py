@@ -231,7 +231,7 @@ def chosen_ridge(
     for moment in moments:
         d_in = len(moment)
         mean = float(np.trace(moment)) / d_in
-        noise = np.finfo(dtype).eps * float(np.sqrt(d_in)) * _largest_eigenvalue(moment)
+        noise = float(np.finfo(dtype).eps) * d_in**0.5 * _largest_eigenvalue(moment)
         deficient = tokens < d_in or not _all_above(moment, noise)
         share = ridge if ridge is not None else (_RIDGE if deficient else 0.0)
         if deficient and ridge is None:
