@@ -83,6 +83,15 @@ def test_two_and_three_clusters_have_the_interval_of_students_t() -> None:
         assert_allclose(means.mean(axis=0) - interval.low, reach, rtol=1e-6)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-4, 1e-2])
+def test_one_outlier_among_equal_values_does_not_blow_the_interval_up(noise: float) -> None:
+    values = np.r_[np.random.default_rng(0).normal(0, noise, 15), 1.0]
+    interval = bootstrap_interval(xr.DataArray(values, dims="prompt"))
+    reach = stats.t.ppf(0.975, 15) * values.std(ddof=1) / 4
+    assert 0.99 * reach <= interval.high - values.mean() <= 3.01 * reach
+    assert 0.99 * reach <= values.mean() - interval.low <= 3.01 * reach
+
+
 def test_few_clusters_are_covered_when_effects_are_normal() -> None:
     rng = np.random.default_rng(1)
     for clusters in (4, 6):

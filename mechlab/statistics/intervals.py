@@ -2,9 +2,11 @@
 
 Two intervals of the mean are known to fail in opposite cases. The symmetric studentised bootstrap
 (Hall 1988) is right for clusters of similar sizes, also when effects are skewed or heavy-tailed; it
-is too short where one or two clusters hold most of the prompts. The percentile interval, expanded
-as Hesterberg proposes (What Teachers Should Know About the Bootstrap, 2015, section 3.3), is right
-there and too short for skewed effects. The interval here reaches as far as either, on each side.
+is too short where one or two clusters hold most of the prompts, and would have no bounds where all
+clusters but one agree: it is held to three times Student's. The percentile interval, expanded as
+Hesterberg proposes (What Teachers Should Know About the Bootstrap, 2015, section 3.3), is right
+where clusters differ in size and too short for skewed effects. The interval here reaches as far as
+either, on each side.
 
 Simulated at 95 % (1,000 data sets each; an effect of the cluster as large as that of the prompt;
 clusters of equal, ragged or Zipf-like sizes, or two of ten times the size of the others): from 10
@@ -36,6 +38,10 @@ __all__ = ["bootstrap_interval"]
 
 _CELLS = 1024
 """So many cells are resampled at a time, to bound memory (resamples x cells numbers)."""
+
+_WIDEST = 3.0
+"""The studentised interval is at most so many times as wide as Student's. From 8 clusters on it
+never is, of normal and log-normal data; with 4 the bound costs them less than 1 % of coverage."""
 
 
 def bootstrap_interval(
@@ -125,6 +131,8 @@ def _critical(shift: Array, spread: Array, error: Array, held: Array, confidence
 
     Samples that drew one cluster only have no spread, and count as infinitely far. Where there are
     so many of them that the quantile is infinite (two or three clusters), Student's t serves.
+    Samples of clusters that hardly differ are nearly as far: without its one outlier a third of the
+    samples of any data are such. `_WIDEST` bounds what they make of the interval.
     """
     tiny = 1e-6 * (np.abs(shift) + error)  # rounding leaves a spread below that
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -137,7 +145,7 @@ def _critical(shift: Array, spread: Array, error: Array, held: Array, confidence
         quantile = np.nanquantile(np.where(held > 1, far, 0.0), confidence, axis=0, method="higher")
     else:
         quantile = np.quantile(far, confidence, axis=0, method="higher")
-    return np.where(np.isfinite(quantile), quantile, student)
+    return np.where(np.isfinite(quantile), np.minimum(quantile, _WIDEST * student), student)
 
 
 def _expanded(averages: Array, held: Array, confidence: float) -> Array:
