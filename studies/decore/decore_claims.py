@@ -4,7 +4,7 @@ Heads are found on needle prompts; conflicts and closed-book questions have no n
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -25,7 +25,7 @@ class Measured:
 
     Attributes:
         pairs: conflicts between context and memory.
-        facts: closed-book questions that the model answers.
+        facts: closed-book questions.
         heads: heads masked in the contrasted branch.
         conflicts: `ml.generate` on the conflicts, by way of decoding.
         closed: the same on the closed-book questions.
@@ -46,8 +46,13 @@ BASE, CONTRAST = "base", "DeCoRe"
 def begins(result: xr.Dataset, answers: Sequence[str]) -> xr.DataArray:
     """Return whether each text begins with its answer, `[prompt]`, as 0 or 1."""
     texts = result["text"].values
-    hits = [str(t).strip().startswith(a.strip()) for t, a in zip(texts, answers, strict=True)]
+    hits = [_begins(str(t).strip(), a.strip()) for t, a in zip(texts, answers, strict=True)]
     return xr.DataArray(np.array(hits, dtype=float), dims="prompt")
+
+
+def _begins(text: str, answer: str) -> bool:
+    """Return whether a text begins with these words, the last one whole."""
+    return text.startswith(answer) and not text[len(answer) : len(answer) + 1].isalpha()
 
 
 def faithful(measured: Measured, way: str) -> xr.DataArray:
@@ -65,18 +70,44 @@ def right(measured: Measured, way: str) -> xr.DataArray:
     return begins(measured.closed[way], [fact.target for fact in measured.facts])
 
 
-def over_controls(measured: Measured) -> xr.DataArray:
-    """Return the faithful share with these heads, minus its mean over random heads, `[prompt]`."""
-    random = sum(faithful(measured, way) for way in measured.controls) / len(measured.controls)
-    return faithful(measured, CONTRAST) - random
-
-
 def condition(
-    text: str, values: xr.DataArray, pairs: ml.prompts.PromptSet, bound: float
+    text: str,
+    values: xr.DataArray,
+    pairs: ml.prompts.PromptSet,
+    bound: float = 0.0,
 ) -> Condition:
     """Return a condition on a mean over conflicts, drawn by country and by sentence."""
-    clusters = [labels for labels in (pairs.about("country"), pairs.groups) if len(set(labels)) > 1]
-    return ml.claims.mean_above(text, values, bound, clusters=clusters)
+    return ml.claims.mean_above(text, values, bound, clusters=_clusters(pairs))
+
+
+def _clusters(pairs: ml.prompts.PromptSet) -> list[list[object]]:
+    return [list(one) for one in (pairs.about("country"), pairs.groups) if len(set(one)) > 1]
+
+
+def over_controls(text: str, measured: Measured) -> Condition:
+    """Return the condition that more answers are faithful than with random heads.
+
+    Which heads were drawn is chance as well: the interval is the hull over countries, sentences,
+    and draws.
+    """
+    own, controls = faithful(measured, CONTRAST), measured.controls
+    gap = np.concatenate([(own - faithful(measured, way)).values for way in controls])
+    clusters = [labels * len(controls) for labels in _clusters(measured.pairs)]
+    clusters += [np.repeat(controls, len(own)).tolist()] if len(controls) > 1 else []
+    return ml.claims.mean_above(text, xr.DataArray(gap, dims="prompt"), 0.0, clusters=clusters)
+
+
+def kept(text: str, lost: xr.DataArray, most: float) -> Condition:
+    """Return the condition that less than `most` of the answers are lost.
+
+    Where all questions agree a bootstrap has no width. Then the binomial bound is taken: of n none
+    was another, so at most 1 - 0.025^(1/n) of all are.
+    """
+    found = ml.claims.mean_above(text, most - lost)
+    if found.high - found.low > 1e-9:
+        return found
+    others = 1 - 0.025 ** (1 / lost.sizes["prompt"])
+    return replace(found, low=found.value - others * (1 - float(lost.mean())))
 
 
 def _faithful(measured: Measured) -> Outcome:
@@ -84,7 +115,7 @@ def _faithful(measured: Measured) -> Outcome:
     return Outcome(
         (
             condition("rise of in-context answers", rise, measured.pairs, MIN_RISE),
-            condition("the same beyond random heads", over_controls(measured), measured.pairs, 0.0),
+            over_controls("in-context answers beyond random heads", measured),
         ),
         f"with {len(measured.heads)} heads contrasted",
     )
@@ -97,7 +128,7 @@ def _closed_book(measured: Measured) -> Outcome:
     return Outcome(
         (
             ml.claims.mean_above("accuracy without a contrast", right(measured, BASE), 0.5),
-            ml.claims.mean_above(f"{MAX_LOSS} minus the fall of accuracy", MAX_LOSS - loss, 0.0),
+            kept(f"{MAX_LOSS} minus the fall of accuracy", loss, MAX_LOSS),
         )
     )
 
@@ -116,7 +147,7 @@ CLAIMS = (
         "closed_book",
         "Closed-book answers are as good as before.",
         f"{PAPER} (TriviaQA, PopQA)",
-        "Accuracy on questions that the model answers falls by less than 5 percentage points.",
+        "Accuracy is above 50 %, and falls by less than 5 percentage points.",
         _closed_book,
     ),
 )

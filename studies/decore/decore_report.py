@@ -2,7 +2,17 @@
 
 from collections.abc import Iterator
 
-from decore_claims import BASE, CONTRAST, Measured, faithful, memorised, over_controls, right
+import xarray as xr
+from decore_claims import (
+    BASE,
+    CONTRAST,
+    Measured,
+    condition,
+    faithful,
+    memorised,
+    over_controls,
+    right,
+)
 
 import mechlab as ml
 
@@ -33,13 +43,17 @@ def numbers(measured: Measured) -> Iterator[tuple[str, str]]:
         "random heads: closed-book accuracy, each draw",
         ", ".join(f"{100 * r:.1f} %" for r in lost),
     )
-    yield "in-context answers beyond random heads", _share(over_controls(measured), measured.pairs)
-    alpha = measured.conflicts[CONTRAST]["alpha"]
-    yield "mean alpha on conflicts, first token", f"{float(alpha.isel(step=0).mean()):.2f}"
+    yield "in-context answers beyond random heads", _percent(over_controls("", measured))
+    for text, result in (("conflicts", measured.conflicts), ("questions", measured.closed)):
+        alpha = result[CONTRAST]["alpha"].isel(step=0)
+        yield f"mean alpha on {text}, first token", f"{float(alpha.mean()):.2f}"
     changed = measured.conflicts[CONTRAST]["changed"].isel(step=0)
     yield "first tokens changed by the contrast", f"{100 * float(changed.mean()):.1f} %"
 
 
-def _share(values: object, pairs: ml.prompts.PromptSet) -> str:
-    found = ml.claims.mean_above("", values, clusters=[pairs.about("country")])  # type: ignore[arg-type]
+def _share(values: xr.DataArray, pairs: ml.prompts.PromptSet) -> str:
+    return _percent(condition("", values, pairs))
+
+
+def _percent(found: ml.claims.Condition) -> str:
     return f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"

@@ -27,8 +27,10 @@ Prompts = ml.prompts.PromptSet
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study and return the exit code."""
     options = parser().parse_args(arguments)
-    if options.controls < 1:
-        print("OptionError: --controls takes whole numbers from 1.", file=sys.stderr)
+    least = {"controls": 1, "depths": 1, "heads": 1}
+    given = {name: vars(options)[name] for name in least}
+    if wrong := [f"--{n}" for n, m in least.items() if given[n] is not None and given[n] < m]:
+        print(f"OptionError: {', '.join(wrong)}: whole numbers from 1.", file=sys.stderr)
         return 2
     try:
         with warnings.catch_warnings():
@@ -50,12 +52,20 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--model", default="atlas", help="shipped model, local folder or hub name")
     add("--count", type=int, default=96, help="conflicts about capitals")
-    add("--facts", type=int, default=60, help="closed-book questions")
+    add("--facts", type=int, default=120, help="closed-book questions")
+    add("--all-facts", action="store_true", help="ask also what the model does not know")
     add("--heads", type=int, help="how many heads are contrasted; default: all retrieval heads")
-    add("--alpha", default="entropy", help="entropy, or a number")
+    add("--alpha", default="entropy", type=_alpha, help="entropy, or a number")
     add("--mask", default="uniform", choices=("uniform", "zero"))
     add("--phase", default="decode", choices=("decode", "all"))
     add("--controls", type=int, default=5, help="random sets of as many heads")
+    add(
+        "--form",
+        default=None,
+        choices=ml.prompts.NEEDLE_FORMS,
+        help="of needles; default: text, on atlas its own",
+    )
+    add("--depths", type=int, default=5, help="of needles: how many, from 0 to 100 per cent")
     add("--needles", nargs="+", type=int, help="lengths; default 128 256, or 1000 2000")
     add("--seed", type=int, default=0, help="of prompts, controls and untrained weights")
     add("--device", default="auto")
@@ -64,19 +74,25 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _alpha(text: str) -> Any:
+    """Return the rule or the number that a text names; argparse refuses what is neither."""
+    return text if text == "entropy" else float(text)
+
+
 def study(options: argparse.Namespace) -> tuple[ml.claims.Finding, str]:
     """Measure on the model and on an untrained one, and test every claim on both."""
     model = ml.load_model(options.model, device=options.device, dtype=options.dtype)
     small = options.model == "atlas"
     needles = ml.prompts.needles(
         options.needles or ([128, 256] if small else [1000, 2000]),
-        5,
-        form="atlas" if small else "text",
+        options.depths,
+        form=options.form or ("atlas" if small else "text"),
         count=2,
         seed=options.seed,
     )
     pairs = ml.prompts.capital_conflicts(options.count, options.seed, model=model)
-    facts = ml.keep_known(model, ml.prompts.world_facts(options.facts, options.seed))
+    asked = ml.prompts.world_facts(options.facts, options.seed)
+    facts = asked if options.all_facts else ml.keep_known(model, asked)
     measured = measure(model, needles, pairs, facts, options)
     control = measure(ml.untrained(model, options.seed), needles, pairs, facts, options)
     finding = ml.claims.Finding(
@@ -87,8 +103,8 @@ def study(options: argparse.Namespace) -> tuple[ml.claims.Finding, str]:
         about=[
             f"{len(measured.heads)} heads found on {len(needles)} needle prompts; "
             f"{len(pairs)} conflicts between context and memory, {len(facts)} closed-book "
-            f"questions that the model answers; alpha {options.alpha}, mask {options.mask}, phase "
-            f"{options.phase}."
+            f"questions{'' if options.all_facts else ' that the model answers'}; alpha "
+            f"{options.alpha}, mask {options.mask}, phase {options.phase}."
         ],
         numbers=number_table(measured, control, model.name),
         record={
@@ -107,7 +123,8 @@ def measure(
 ) -> Measured:
     """Find heads on needles, then write answers with each way of decoding."""
     scores = _run(model, ml.retrieval_score, needles, max_new_tokens=12)
-    mean = scores.retrieval_score_all.mean("prompt")
+    score = scores.retrieval_score if scores.success.any() else scores.retrieval_score_all
+    mean = score.mean("prompt")
     chosen = ml.retrieval_heads(scores) or ml.top_heads(mean, k=1)
     heads = ml.top_heads(mean, k=options.heads or len(chosen))
     rest = mean.size - len(heads)
@@ -128,8 +145,7 @@ def measure(
 
 
 def _rule(heads: Sequence[ml.Head], options: argparse.Namespace) -> ml.DeCoRe:
-    alpha = options.alpha if options.alpha == "entropy" else float(options.alpha)
-    return ml.DeCoRe(tuple(heads), alpha=alpha, mask=options.mask, phase=options.phase)
+    return ml.DeCoRe(tuple(heads), alpha=options.alpha, mask=options.mask, phase=options.phase)
 
 
 def _run(model: ml.Model, method: Any, prompts: Prompts, **options: Any) -> xr.Dataset:

@@ -52,18 +52,27 @@ def numbers(measured: Measured) -> Iterator[tuple[str, str]]:
         for k in np.unique(result.k):
             own, random = (float(fall(result, int(k), control=c).mean()) for c in (False, True))
             yield f"{text}: fall with {k} heads masked (random)", f"{own:.1f} ({random:.1f})"
+        draws = result.effect.isel(head_set=((result.k == measured.k) & result.is_control).values)
+        each = ", ".join(f"{0.0 - float(one):.1f}" for one in draws.mean("prompt"))
+        yield f"{text}: fall with {measured.k} random heads, each draw", each
 
 
 def figures(name: str, measured: Measured, folder: Path) -> list[Path]:
     """Write the pictures and return where they are."""
+    grid = measured.scores.retrieval_score_all.mean("prompt")
+    scored = f"{name}: share of the needle that each head copies, mean over prompts"
     made = {
-        "scores": ml.plots.sorted_scores(measured.scores, title=f"Retrieval scores of {name}"),
-        "heads": ml.plots.head_grid(measured.scores.retrieval_score_all.mean("prompt")),
-        "needles": ml.plots.mask_curve(measured.recall, title=f"Needles: {name}, heads masked"),
-        "depths": ml.plots.length_by_depth(measured.scores, title=f"Needles found by {name}"),
+        "scores": ml.plots.sorted_scores(measured.scores, title=scored),
+        "heads": ml.plots.head_grid(grid, title=scored),
+        "needles": ml.plots.mask_curve(
+            measured.recall, title=f"{name}: recall of needles with k heads masked, other texts"
+        ),
+        "depths": ml.plots.length_by_depth(
+            measured.scores, title=f"{name}: share of needles found, by tokens and by depth"
+        ),
     }
     if measured.closed.sizes["prompt"]:
         made["closed_book"] = ml.plots.mask_curve(
-            measured.closed, title=f"Closed book: {name}, heads masked"
+            measured.closed, title=f"{name}: closed-book recall with k heads masked"
         )
     return [ml.plots.write_html(figure, folder / f"{kind}.html") for kind, figure in made.items()]

@@ -28,6 +28,12 @@ Prompts = ml.prompts.PromptSet
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study and return the exit code."""
     options = parser().parse_args(arguments)
+    least = {"texts": 2, "draws": 1}  # one half of the texts finds heads, the other tests them
+    if wrong := [
+        f"--{n} takes whole numbers from {m}" for n, m in least.items() if vars(options)[n] < m
+    ]:
+        print(f"OptionError: {'; '.join(wrong)}.", file=sys.stderr)
+        return 2
     try:
         with warnings.catch_warnings():
             # Whether a fact is known is told by the first token of its answer.
@@ -58,7 +64,8 @@ def parser() -> argparse.ArgumentParser:
     add("--lengths", nargs="+", type=int, help="tokens; default 128 256 480, or 1000 2000 4000")
     add("--depths", type=int, default=10, help="how many, from 0 to 100 per cent")
     add("--texts", type=int, default=4, help="texts, each with needles of its own; half find heads")
-    add("--facts", type=int, default=60, help="closed-book questions")
+    add("--facts", type=int, default=120, help="closed-book questions")
+    add("--all-facts", action="store_true", help="ask also what the model does not know")
     add("--curve", nargs="+", type=int, default=list(CURVE), help="how many heads are masked")
     add("--draws", type=int, default=5, help="random sets of heads per k")
     add("--mask", default="uniform", choices=("uniform", "zero"))
@@ -81,10 +88,11 @@ def study(options: argparse.Namespace) -> tuple[ml.claims.Finding, str, Measured
         options.lengths, options.depths, form=options.form, count=options.texts, seed=options.seed
     )
     texts = list(dict.fromkeys(needles.groups))
-    first = set(texts[: max(1, len(texts) // 2)])
+    first = set(texts[: len(texts) // 2])
     find = needles.select([group in first for group in needles.groups])
     held = needles.select([group not in first for group in needles.groups])
-    facts = ml.keep_known(model, ml.prompts.world_facts(options.facts, options.seed))
+    asked = ml.prompts.world_facts(options.facts, options.seed)
+    facts = asked if options.all_facts else ml.keep_known(model, asked)
     closed = ml.prompts.closed_book(facts)
     measured = measure(model, find, held, closed, options)
     control = measure(ml.untrained(model, options.seed), find, held, closed, options)
@@ -95,7 +103,8 @@ def study(options: argparse.Namespace) -> tuple[ml.claims.Finding, str, Measured
         ml.claims.judge(CLAIMS, control),
         about=[
             f"Heads found on {len(find)} needle prompts, tested on {len(held)} in other texts and "
-            f"on {len(closed)} closed-book questions that the model answers; lengths "
+            f"on {len(closed)} closed-book questions"
+            f"{'' if options.all_facts else ' that the model answers'}; lengths "
             f"{', '.join(map(str, options.lengths))} tokens, mask `{options.mask}` while writing."
         ],
         numbers=number_table(measured, control, model.name),
@@ -109,16 +118,15 @@ def measure(
 ) -> Measured:
     """Find heads on one half, mask them on the other and on closed-book questions."""
     scores = _run(model, ml.retrieval_score, find, max_new_tokens=options.tokens)
-    mean = scores.retrieval_score_all.mean("prompt")
     chosen = ml.retrieval_heads(scores)
-    ranking = ml.top_heads(mean, k=mean.size)
-    k = max(1, len(chosen))
-    counts = sorted({c for c in (*options.curve, k) if 0 < c <= mean.size})
-    # Random heads are drawn from those that are no retrieval heads, as long as there are enough.
-    counts = [c for c in counts if c <= mean.size - k] or [1]
+    mean = scores.retrieval_score_all.mean("prompt")
+    every = ml.top_heads(mean, k=mean.size)
+    ranking = [*chosen, *(head for head in every if head not in chosen)]
+    # Random heads are drawn from those that are no retrieval heads: at least as many are left.
+    k = max(1, min(len(chosen), mean.size // 2))
+    counts = sorted({c for c in (*options.curve, k) if 0 < c <= mean.size - k})
     masking = {
         "ranking": ranking,
-        "k": counts,
         "exclude": ranking[:k],
         "draws": options.draws,
         "seed": options.seed,
@@ -127,9 +135,9 @@ def measure(
     }
     return Measured(
         scores,
-        _run(model, ml.retrieval_curve, held, **masking),
-        _run(model, ml.retrieval_curve, closed, **masking),
-        k if k in counts else counts[-1],
+        _run(model, ml.retrieval_curve, held, k=counts, **masking),
+        _run(model, ml.retrieval_curve, closed, k=[k], **masking),
+        k,
     )
 
 
