@@ -26,6 +26,8 @@ def test_heads_are_detected_masked_and_contrasted(cache: Path) -> None:
     assert detected.exit_code == 0, detected.output
     found = json.loads(detected.stdout)
     assert found["found"] == 2 and found["heads"][0]["score"] == 1
+    scores = [row["score"] for row in found["heads"]]  # of answered prompts, as in the text
+    assert scores == sorted(scores, reverse=True)
     assert [row["success"] for row in found["prompts"]] == [True, True]
     assert Path(found["figure"]).is_file()
 
@@ -35,8 +37,11 @@ def test_heads_are_detected_masked_and_contrasted(cache: Path) -> None:
     assert "20 chosen heads: 0.0 %" in masked.stdout
 
     text = ["--prompt", "The capital of Poland is", "--heads", "L5H0,L4H1"]
-    written = run("--method", "decode", *text, "--tokens", "3", "--cache", str(cache))
+    page = cache / "written.html"
+    drawn = ["--html", str(page), "--cache", str(cache)]
+    written = run("--method", "decode", *text, "--tokens", "3", *drawn)
     assert written.exit_code == 0, written.output
+    assert "written tokens" in page.read_text()
     assert "The capital of Poland is| Warsaw" in written.stdout
 
 

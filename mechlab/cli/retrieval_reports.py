@@ -27,7 +27,7 @@ def retrieval_report(method: str, top: int = 10) -> Report:
         "retrieval_score": (_draw_scores, _more_scores, _tell_scores),
         "retrieval_curve": (_draw_curve, _no_more, _tell_recall),
         "needle_recall": (_draw_map, _no_more, _tell_recall),
-        "generate": (_draw_nothing, _no_more, _tell_texts),
+        "generate": (_draw_texts, _no_more, _tell_texts),
     }[method]
 
     def print_text(result: "xr.Dataset", *, run: str, html: Path | None) -> None:
@@ -88,8 +88,11 @@ def _draw_map(result: "xr.Dataset") -> "go.Figure":
     return plots.length_by_depth(result)
 
 
-def _draw_nothing(_: "xr.Dataset") -> None:
-    return None
+def _draw_texts(result: "xr.Dataset") -> "go.Figure | None":
+    from mechlab import plots
+
+    written = result.isel(prompt=np.flatnonzero(result["n_tokens"].values))
+    return plots.written_tokens(written) if written.sizes["prompt"] else None
 
 
 def _no_more(_: "xr.Dataset") -> "dict[str, go.Figure]":
@@ -172,11 +175,17 @@ def _numbers(result: "xr.Dataset", top: int) -> dict[str, Any]:
         from mechlab.results import top_heads
 
         mean = result["retrieval_score_all"].mean("prompt")
+        answered = result["retrieval_score"].mean("prompt")
+        ranked = answered if bool(answered.notnull().any()) else mean
         return {
             "found": int(result["success"].sum()),
             "heads": [
-                {"head": str(head), "score": _plain(mean.sel(layer=head.layer, head=head.head))}
-                for head in top_heads(mean, k=min(top, mean.size))
+                {
+                    "head": str(head),
+                    "score": _plain(answered.sel(layer=head.layer, head=head.head)),
+                    "score_all": _plain(mean.sel(layer=head.layer, head=head.head)),
+                }
+                for head in top_heads(ranked, k=min(top, mean.size))
             ],
         }
     if "unmasked_recall" in result:

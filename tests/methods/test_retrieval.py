@@ -267,6 +267,14 @@ def test_the_ranking_of_the_planted_model_is_stable(scores: xr.Dataset) -> None:
     assert (found.frequency.sel(layer=INDUCTION.layer, head=INDUCTION.head) == 1).all()
 
 
+def test_stability_needs_two_prompts_that_were_answered(scores: xr.Dataset) -> None:
+    failed = scores.assign(retrieval_score=scores.retrieval_score * np.nan)
+    with pytest.raises(OptionError, match=f"0 of {scores.sizes['prompt']} prompts have a retr"):
+        ml.retrieval_stability(failed, k=1)
+    with pytest.raises(OptionError, match="1 of 1 prompts"):
+        ml.retrieval_stability(scores.isel(prompt=[0]), k=1)
+
+
 def test_results_are_stored_and_a_killed_run_resumes(tmp_path: Path) -> None:
     store, model = ml.Store(str(tmp_path)), needle_model.model()
     prompts = needle_model.prompts()[:3]
@@ -288,6 +296,15 @@ def test_results_are_stored_and_a_killed_run_resumes(tmp_path: Path) -> None:
     xr.testing.assert_allclose(result, direct)  # the last prompt was prefilled alone this time
     xr.testing.assert_equal(result.hits, direct.hits)
     xr.testing.assert_equal(store.run(ml.retrieval_score, model, prompts), result)
+
+
+def test_texts_of_several_masks_are_read_back_in_their_places(tmp_path: Path) -> None:
+    store, model = ml.Store(str(tmp_path)), needle_model.model()
+    call = (ml.needle_recall, model, needle_model.prompts()[:3])
+    masks = {"others": ["L0H0", "L1H0"], "induction": [INDUCTION], "none": []}
+    first = store.run(*call, ablate=masks)
+    assert (first.text.sel(head_set="others") != first.text.sel(head_set="induction")).any()
+    xr.testing.assert_equal(store.run(*call, ablate=masks), first)
 
 
 # -------------------------------------------------------------------------------- what is refused

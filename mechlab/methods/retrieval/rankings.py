@@ -156,18 +156,17 @@ def retrieval_stability(
         of (case, layer, head), how often a head is among the k.
 
     Raises:
-        OptionError: no such result, too few prompts, or k not below the number of heads.
+        OptionError: no such result, too few prompts with a score, or k not below the number of
+            heads.
     """
-    array = _array(scores, score)
+    array = _scored(_array(scores, score), score)
     parts: dict[str, xr.Dataset] = {}
     for name in ("length", "depth"):
         if name in array.coords and len(np.unique(array[name].dropna("prompt"))) > 1:
-            means = array.dropna("prompt", how="all").groupby(name).mean("prompt")
+            means = array.groupby(name).mean("prompt")
             if means.sizes[name] > 1:
                 parts[name] = top_k_stability(means, k, over=name)
-    halves = split_half_stability(
-        array.dropna("prompt", how="all"), k, cluster=cluster, splits=splits, seed=seed
-    )
+    halves = split_half_stability(array, k, cluster=cluster, splits=splits, seed=seed)
     parts["halves"] = halves.mean("draw")
     joined = xr.concat(
         [part.reset_coords(drop=True) for part in parts.values()],
@@ -248,6 +247,26 @@ def _array(scores: object, name: str) -> xr.DataArray:
             "and head. Give one of these."
         )
     found: xr.DataArray = array.astype(float)
+    return found
+
+
+def _scored(array: xr.DataArray, name: str) -> xr.DataArray:
+    """Return the prompts that have a score.
+
+    Raises:
+        OptionError: when these are too few to be compared with each other.
+    """
+    if "prompt" not in array.dims:
+        raise OptionError(
+            f"scores with axes {tuple(map(str, array.dims))} cannot be compared between prompts. "
+            "Allowed: with the axis prompt. Do not average them before."
+        )
+    found = array.dropna("prompt", how="all")
+    if found.sizes["prompt"] < 2:
+        raise OptionError(
+            f"{found.sizes['prompt']} of {array.sizes['prompt']} prompts have a {name}. Allowed: "
+            "at least 2. Take prompts that the model answers, or score='retrieval_score_all'."
+        )
     return found
 
 

@@ -335,7 +335,7 @@ class _Run:
             "recall": (cell, recall, percent),
             "effect": (cell, recall - before[:, None], {"units": "percentage points"}),
             "success": (cell, recall > self.success),
-            "text": (cell, texts.astype(str)),
+            "text": (cell, texts.astype(str, order="C")),  # zarr 3.1 mixes up text in columns
             "unmasked_recall": ("prompt", before, percent),
             "unmasked_success": ("prompt", before > self.success),
             "unmasked_text": ("prompt", unmasked.astype(str)),
