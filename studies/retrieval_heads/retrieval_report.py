@@ -62,7 +62,9 @@ def figures(name: str, measured: Measured, folder: Path) -> list[Path]:
     grid = measured.scores.retrieval_score_all.mean("prompt")
     scored = f"{name}: share of the needle that each head copies, mean over prompts"
     made = {
-        "scores": ml.plots.sorted_scores(measured.scores, title=scored),
+        "scores": ml.plots.sorted_scores(
+            measured.scores, value="retrieval_score_all", title=scored
+        ),
         "heads": ml.plots.head_grid(grid, title=scored),
         "needles": ml.plots.mask_curve(
             measured.recall, title=f"{name}: recall of needles with k heads masked, other texts"
