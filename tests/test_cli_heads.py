@@ -101,6 +101,17 @@ def test_each_method_is_the_function_of_that_name(run, pairs, python, words, met
     assert abs(about["strongest"][0]["value"]) == pytest.approx(strongest, rel=1e-3)
 
 
+def test_a_resampling_ablation_of_few_prompts_draws_fewer(run, pairs, python):
+    words = ["--file", str(pairs), "--method", "ablate", "--kind", "resample"]
+    refused = run("heads", *words)
+    assert refused.exit_code == 2 and "draws=10" in refused.output
+    about = shown(run("heads", *words, "--draws", "2", "--json"))
+    model, prompts = python
+    same = ml.ablate(model, prompts, kind="resample", reference=prompts, draws=2)
+    expected = same.effect.mean("prompt").values.tolist()
+    assert about["grids"][0]["mean"] == [pytest.approx(r, rel=1e-3, abs=1e-6) for r in expected]
+
+
 def test_a_mean_ablation_takes_the_prompts_themselves_as_reference(run, pairs, python):
     about = shown(run("heads", "--file", str(pairs), "--method", "ablate", "--kind", "mean",
                       "--positions", "last", "--json"))  # fmt: skip

@@ -114,6 +114,13 @@ def heads(
             help="Ablation: zero; mean or resample over the same prompts.", rich_help_panel=_HOW
         ),
     ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help="Prompts that stand in for each when ablation resamples; 10 if left out.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     alpha: Annotated[
         str | None,
         typer.Option(help="Factors of scaling, such as --alpha=-2,0,1,2.", rich_help_panel=_HOW),
@@ -156,6 +163,7 @@ def heads(
         metric=metric,
         norm=norm,
         kind=kind,
+        draws=draws,
         alpha=numbers(alpha, "--alpha"),
         together=True if together else None,
         controls=controls,

@@ -145,7 +145,10 @@ def _critical(shift: Array, spread: Array, error: Array, held: Array, confidence
         quantile = np.nanquantile(np.where(held > 1, far, 0.0), confidence, axis=0, method="higher")
     else:
         quantile = np.quantile(far, confidence, axis=0, method="higher")
-    return np.where(np.isfinite(quantile), np.minimum(quantile, _WIDEST * student), student)
+    bounded: Array = np.where(
+        np.isfinite(quantile), np.minimum(quantile, _WIDEST * student), student
+    )
+    return bounded
 
 
 def _expanded(averages: Array, held: Array, confidence: float) -> Array:

@@ -39,6 +39,18 @@ def pattern(model: Model, *steps: Block) -> torch.Tensor:
     return found.values["pattern", 1]
 
 
+def test_groups_may_be_arrays_sets_and_iterators(toy_model: ToyModel) -> None:
+    model = toy_model("llama")
+    spelled = knockout(model, FACTS, keys={"a": [1, 2], "b": "subject"}, queries=[-1])
+    for group in (np.array([1, 2]), {2, 1}, range(1, 3)):
+        keys: Any = {"a": group, "b": "subject"}
+        ours = knockout(model, FACTS, keys=keys, queries=np.array([-1]))  # type: ignore[arg-type]
+        assert_array_equal(ours.effect, spelled.effect)
+        assert ours.attrs["options"] == spelled.attrs["options"]
+    one_by_one = knockout(model, FACTS, keys=iter(["subject"]))  # type: ignore[arg-type]
+    assert one_by_one.source.values.tolist() == ["subject"]
+
+
 @pytest.mark.parametrize("cut", ["mask", "zero"])
 @pytest.mark.parametrize("heads", [None, ["L0H1", "L1H0", "L1H3"]])
 def test_a_knockout_is_the_blocked_edges_of_its_window(

@@ -15,7 +15,7 @@ from mechlab.engine import Base, Row, default_window, window_layers
 from mechlab.engine.options import HINTS
 from mechlab.errors import OptionError, PromptError
 from mechlab.hooks import Block
-from mechlab.methods.knockout.groups import named_groups, resolve
+from mechlab.methods.knockout.groups import named_groups, plain_groups, resolve
 from mechlab.metrics import Metric, named_metric, units_of
 from mechlab.models import Scored, chosen_heads, chosen_layers, scored_prompts
 from mechlab.progress import Journal, ProgressCallback
@@ -197,7 +197,7 @@ def knockout(
     Differs from the papers: windows default to a fifth of the layers; the first token of the answer
     is scored.
     """
-    started = time.time()
+    started, keys, queries = time.time(), plain_groups(keys), plain_groups(queries)
     options = {name: value for name, value in locals().items() if name not in HINTS}
     engine.check_choice("mode", mode, engine.MODES)
     engine.check_whole("max_batch", max_batch, at_least=1, optional=True)

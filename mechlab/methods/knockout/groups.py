@@ -11,7 +11,7 @@ from mechlab.prompts import Fact, PromptPair, PromptSet, named_positions
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["GROUPS", "Group", "named_groups", "resolve"]
+__all__ = ["GROUPS", "Group", "named_groups", "plain_groups", "resolve"]
 
 Group = str | tuple[int, ...] | tuple[tuple[int, ...], ...]
 """A group's name or a place's, positions, negative ones counted from the end, or these per prompt.
@@ -58,6 +58,13 @@ def named_groups(prompts: PromptSet[Any], given: object, option: str) -> dict[st
     if not found:
         raise OptionError(f"{option}={given!r:.60} names no group. {_allowed(places)}")
     return found
+
+
+def plain_groups(given: Any) -> Any:
+    """Return the option in lists, numbers and names of Python, for groups and mappings of them."""
+    if isinstance(given, Mapping):
+        return {str(label): plain_positions(group) for label, group in given.items()}
+    return plain_positions(given)
 
 
 def resolve(
