@@ -55,6 +55,7 @@ def test_heads_are_detected_masked_and_contrasted(cache: Path) -> None:
         (["--method", "recall", "--heads", "L99H0"], "heads that atlas does not have: L99H0"),
         (["--lengths", "4000"], "context"),
         (["--form", "psalm"], "form"),
+        (["--method", "mask", "--estimate", "--seed", "7"], "heads, which are not known yet"),
     ],
 )
 def test_what_cannot_be_done_is_refused(arguments: list[str], message: str, cache: Path) -> None:

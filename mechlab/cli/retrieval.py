@@ -131,7 +131,9 @@ def retrieval(
         k=whole_numbers(k, "--k"), draws=draws, mask=mask, phase=phase, alpha=alpha, prompt=prompt
     )
     _check_method(method, typed, heads)
-    options, prompts, complete = _request(method, typed, heads, needles, most, seed, cache)
+    options, prompts, complete = _request(
+        method, typed, heads, needles, most, seed, cache, estimate=estimate
+    )
     perform(
         Request(
             method=METHODS[method],
@@ -182,6 +184,8 @@ def _request(
     most: int,
     seed: int,
     cache: str | None,
+    *,
+    estimate: bool,
 ) -> "tuple[dict[str, Any], Any, Completion | None]":
     """Return the method's options, its prompts, and what completes it once the model is known."""
     if method == "detect":
@@ -198,7 +202,14 @@ def _request(
 
         if heads is not None:
             return list(heads), list(heads)
-        scores = Store(cache).run(retrieval_score, model, needles, max_new_tokens=most)
+        store = Store(cache)
+        key = store.key(retrieval_score, model, needles, max_new_tokens=most)
+        if estimate and key not in store:
+            raise OptionError(
+                f"--estimate of --method {method} needs the heads, which are not known yet. "
+                "Allowed: with --heads, or once --method detect was run on the same needles."
+            )
+        scores = store.run(retrieval_score, model, needles, max_new_tokens=most)
         mean = scores.retrieval_score_all.mean("prompt")
         chosen = [str(head) for head in retrieval_heads(scores)]
         return chosen, [str(head) for head in top_heads(mean, k=mean.size)]

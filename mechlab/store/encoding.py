@@ -65,9 +65,10 @@ def checksums(files: Mapping[str, bytes]) -> dict[str, tuple[int, str]]:
 
 
 def _loose(variable: xr.Variable) -> xr.Variable:
-    data: Any = variable.values
+    # Row by row: zarr writes text that lies column by column in the wrong order.
+    data: Any = np.asarray(variable.values, order="C")
     if variable.dtype.kind == "U":
-        data = data.astype(np.dtypes.StringDType())
+        data = data.astype(np.dtypes.StringDType(), order="C")
     whole = 0 < data.nbytes <= _ONE_CHUNK and data.ndim
     encoding = {"chunks": data.shape} if whole else {}
     return xr.Variable(variable.dims, data, variable.attrs, encoding)

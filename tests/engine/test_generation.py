@@ -389,3 +389,17 @@ def test_a_rotation_that_switches_with_length_ends_the_context_early(
     monkeypatch.setattr(model.hf.config, "rope_parameters", rope)
     with pytest.raises(PromptError, match="a context of 16 tokens"):
         decode(model, [[4] * 16], [[DecodeRow(0)]], max_new_tokens=1)
+
+
+def test_a_prompt_of_one_token_is_continued_among_others(toy_model: ToyModel) -> None:
+    """Its shared prefix is empty; memory that nobody wrote must not be read for it."""
+    model = toy_model("gpt2")
+    prompts = [[5], [7, 8, 9, 10]]
+    torch.use_deterministic_algorithms(True)  # fills new memory with NaN
+    try:
+        together = dict(decode(model, prompts, ROWS[:2], max_new_tokens=3))
+        alone = dict(decode(model, prompts[:1], ROWS[:1], max_new_tokens=3))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert together[0][0].tokens == alone[0][0].tokens
+    assert together[0][0].logprob.tolist() == pytest.approx(alone[0][0].logprob.tolist(), abs=1e-5)

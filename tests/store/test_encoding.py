@@ -77,3 +77,9 @@ def test_listing_results_imports_no_zarr() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "False\n"
+
+
+def test_text_that_lies_column_by_column_comes_back_in_its_cells() -> None:
+    text = np.asfortranarray(np.array([["a", "b", "c"], ["d", "e", "f"]]))
+    found = again(xr.Dataset({"text": (("prompt", "head_set"), text)}))
+    assert found.text.values.tolist() == text.tolist()

@@ -108,9 +108,8 @@ class _Copies:
             for layer, kept in source.items():
                 if layer not in target:
                     shape = (len(self._places), kept.shape[1], self._width, kept.shape[3])
-                    target[layer] = kept.new_empty(shape)
+                    target[layer] = kept.new_zeros(shape)
                 target[layer][place, :, :length] = kept[0, :, :length]
-                target[layer][place, :, length:] = 0
 
 
 def _part(

@@ -110,6 +110,9 @@ def generate(
 ) -> xr.Dataset:
     """Continue prompts token by token.
 
+    A twin of the model that shares its weights runs them with fast attention. Hooks that somebody
+    hung on the bridge or on the Hugging Face modules do not act there.
+
     Args:
         model: a decoder with attention.
         prompts: a text, texts, facts, or pairs, whose clean prompts are continued.
