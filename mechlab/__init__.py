@@ -82,6 +82,12 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import stored_key_statistics as stored_key_statistics
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.methods import token_lens as token_lens
+    from mechlab.methods.cmr import TableSettings as TableSettings
+    from mechlab.methods.cmr import cmr_null as cmr_null
+    from mechlab.methods.cmr import cmr_p_value as cmr_p_value
+    from mechlab.methods.cmr import crp_table as crp_table
+    from mechlab.methods.cmr import fit_cmr as fit_cmr
+    from mechlab.methods.cmr import gaussian_fit as gaussian_fit
     from mechlab.methods.evaluation import edit_summary as edit_summary
     from mechlab.methods.evaluation import evaluate_each_edit as evaluate_each_edit
     from mechlab.methods.evaluation import evaluate_edit as evaluate_edit
@@ -180,6 +186,14 @@ _NAMES = {
         "evaluate_edit",
         "next_token_reference",
         "prediction_drift",
+    ),
+    "mechlab.methods.cmr": (
+        "TableSettings",
+        "cmr_null",
+        "cmr_p_value",
+        "crp_table",
+        "fit_cmr",
+        "gaussian_fit",
     ),
     "mechlab.methods.knockout": ("knockout",),
     "mechlab.models": ("Model", "load_model", "random_heads", "untrained", "wrap_model"),

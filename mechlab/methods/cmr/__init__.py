@@ -1,0 +1,8 @@
+"""The simplified context model of Ji-An et al. 2024 and the fit of heads' lag curves with it."""
+
+from mechlab.methods.cmr.fit import fit_cmr
+from mechlab.methods.cmr.gaussian import gaussian_fit
+from mechlab.methods.cmr.nulls import cmr_null, cmr_p_value
+from mechlab.methods.cmr.table import TableSettings, crp_table
+
+__all__ = ["TableSettings", "cmr_null", "cmr_p_value", "crp_table", "fit_cmr", "gaussian_fit"]
