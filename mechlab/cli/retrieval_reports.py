@@ -70,7 +70,7 @@ def _draw_scores(result: "xr.Dataset") -> "go.Figure | None":
 def _more_scores(result: "xr.Dataset") -> "dict[str, go.Figure]":
     from mechlab import plots
 
-    figures = {"map": plots.length_by_depth(result)}
+    figures = {"map": plots.length_by_depth(result, title="Needles found")}
     if bool(np.isfinite(result["retrieval_score_all"]).any()):
         figures["heads"] = plots.head_grid(result["retrieval_score_all"].mean("prompt"))
     return figures
