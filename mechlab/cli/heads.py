@@ -13,11 +13,11 @@ from mechlab.cli.options import (
     JsonOutput,
     ModelName,
     Top,
+    check_known,
     given,
     names,
     numbers,
     positions,
-    refuse_foreign,
     whole_numbers,
 )
 from mechlab.cli.prompt_choice import (
@@ -206,15 +206,14 @@ def check_method(method: str, options: dict[str, Any]) -> None:
     Raises:
         OptionError: naming what is wrong.
     """
+    import inspect
+
     from mechlab.cli.work import method_table
 
-    if method not in METHODS:
-        raise OptionError(
-            f"--method {method!r} is unknown. Allowed: {', '.join(METHODS)}. Use one of them."
-        )
     table = method_table()
     functions = {word: table[name].function for word, name in METHODS.items()}
-    refuse_foreign(options, method, functions)
+    has = {word: set(inspect.signature(f).parameters) for word, f in functions.items()}
+    check_known(options, method, has)
     if method == "scale" and "heads" not in options:
         raise OptionError(
             "--method scale needs the heads to scale. Allowed: --heads L5H3,L6H1. "

@@ -1,7 +1,7 @@
 """Options that several commands share, and how typed text becomes values."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,13 +21,13 @@ __all__ = [
     "JsonOutput",
     "ModelName",
     "Top",
+    "check_known",
     "given",
     "groups",
     "names",
     "nodes",
     "numbers",
     "positions",
-    "refuse_foreign",
     "whole_numbers",
 ]
 
@@ -198,17 +198,21 @@ def _site(text: str, option: str) -> "Site":
     return Site(name, int(match["layer"]), int(match["head"]), pos)
 
 
-def refuse_foreign(
-    typed: Mapping[str, Any], method: str, functions: Mapping[str, Callable[..., Any]]
-) -> None:
-    """Refuse options that the chosen method does not have.
+def check_known(typed: Collection[str], method: str, has: Mapping[str, Collection[str]]) -> None:
+    """Refuse a method that is unknown, and options that the chosen one does not have.
+
+    Args:
+        typed: names of the options that were given.
+        method: what was given as `--method`.
+        has: for every method, the options it has.
 
     Raises:
-        OptionError: naming each of them with the methods that have it.
+        OptionError: naming the method, or each of the options with the methods that have it.
     """
-    import inspect
-
-    has = {name: set(inspect.signature(f).parameters) for name, f in functions.items()}
+    if method not in has:
+        raise OptionError(
+            f"--method {method!r} is unknown. Allowed: {', '.join(has)}. Use one of them."
+        )
     wrong = [name for name in typed if name not in has[method]]
     if wrong:
         told = [

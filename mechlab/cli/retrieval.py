@@ -1,6 +1,6 @@
 """`mechlab retrieval`: which heads fetch from the context, and what is written without them?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,9 +14,9 @@ from mechlab.cli.options import (
     JsonOutput,
     ModelName,
     Top,
+    check_known,
     given,
     names,
-    refuse_foreign,
     whole_numbers,
 )
 from mechlab.cli.work import Completion, Request, perform
@@ -36,6 +36,13 @@ METHODS = {
     "decode": "generate",
 }
 """What `--method` takes, and the function behind each."""
+_OPTIONS = {
+    "detect": (),
+    "mask": ("k", "draws", "mask", "phase", "heads"),
+    "recall": ("mask", "phase", "heads"),
+    "decode": ("mask", "phase", "alpha", "prompt", "heads"),
+}
+"""What each of them takes besides the needles."""
 
 _SHIPPED = {"form": "atlas", "lengths": (128, 256, 480), "tokens": 12}
 """Needles as the shipped model reads them; its answers are one noun, its context 512 tokens."""
@@ -130,7 +137,9 @@ def retrieval(
     typed = given(
         k=whole_numbers(k, "--k"), draws=draws, mask=mask, phase=phase, alpha=alpha, prompt=prompt
     )
-    _check_method(method, typed, heads)
+    check_known([*typed, *(() if heads is None else ("heads",))], method, _OPTIONS)
+    if method == "recall" and heads is None:
+        raise OptionError("--method recall masks the heads of --heads. Name some.")
     options, prompts, complete = _request(
         method, typed, heads, needles, most, seed, cache, estimate=estimate
     )
@@ -148,32 +157,6 @@ def retrieval(
         complete=complete,
         top=top,
     )
-
-
-def _check_method(method: str, typed: Mapping[str, Any], heads: tuple[str, ...] | None) -> None:
-    """Refuse a method that does not exist, and options of another one.
-
-    Raises:
-        OptionError: naming what is wrong and what is allowed.
-    """
-    if method not in METHODS:
-        raise OptionError(f"--method {method!r}. Allowed: {', '.join(METHODS)}. Use one of these.")
-
-    def detect() -> None: ...
-    def mask(k: Any, draws: Any, mask: Any, phase: Any, heads: Any) -> None: ...
-    def recall(mask: Any, phase: Any, heads: Any) -> None: ...
-    def decode(mask: Any, phase: Any, alpha: Any, prompt: Any, heads: Any) -> None: ...
-
-    functions: dict[str, Callable[..., Any]] = {
-        "detect": detect,
-        "mask": mask,
-        "recall": recall,
-        "decode": decode,
-    }
-    there = {**typed, **({} if heads is None else {"heads": heads})}
-    refuse_foreign(there, method, functions)
-    if method == "recall" and heads is None:
-        raise OptionError("--method recall masks the heads of --heads. Name some.")
 
 
 def _request(

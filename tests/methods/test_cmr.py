@@ -9,7 +9,7 @@ import xarray as xr
 
 import mechlab as ml
 from mechlab.methods.cmr.simplified import Cell, exact_crp, memory, simulated_crp
-from mechlab.methods.cmr.table import GRID, shipped_table
+from mechlab.methods.cmr.table import GRID, read_table, save_table, shipped_table
 
 LAGS = np.arange(-5, 6)
 
@@ -102,6 +102,11 @@ def test_the_shipped_table_is_what_its_settings_make() -> None:
         random=np.random.default_rng([settings.seed, number]),
     )
     np.testing.assert_allclose(table.crp[index], made, atol=2e-3)  # float32 sums differ by machine
+
+
+def test_a_table_comes_back_from_its_file(tmp_path: Path) -> None:
+    save_table(shipped_table(), tmp_path / "crp_table.npz")
+    xr.testing.assert_identical(read_table(tmp_path / "crp_table.npz"), shipped_table())
 
 
 # --- the fit --------------------------------------------------------------------------------------

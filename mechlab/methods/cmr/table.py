@@ -1,11 +1,11 @@
 """The CRP of the simplified model over its grid: made by `crp_table`, shipped with mechlab."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources import files
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from mechlab.errors import OptionError
 from mechlab.methods.cmr.simplified import Cell, exact_crp, simulated_crp
 from mechlab.progress import Progress, ProgressCallback
 
-__all__ = ["TableSettings", "crp_table", "shipped_table"]
+__all__ = ["TableSettings", "crp_table", "read_table", "save_table", "shipped_table"]
 
 GRID = {
     "beta_enc": tuple(round(0.05 * step, 2) for step in range(1, 21)),
@@ -132,26 +132,28 @@ def _dataset(mean: Any, error: Any, exact: Any, lags: Any, settings: TableSettin
 @lru_cache(maxsize=1)
 def shipped_table() -> xr.Dataset:
     """Return the table that comes with mechlab; its settings are in its attributes."""
-    raw = files("mechlab.methods.cmr").joinpath("crp_table.npz").read_bytes()
-    with np.load(BytesIO(raw), allow_pickle=False) as held:
+    return read_table(BytesIO(files("mechlab.methods.cmr").joinpath("crp_table.npz").read_bytes()))
+
+
+def read_table(file: Path | BytesIO) -> xr.Dataset:
+    """Read what `save_table` wrote."""
+    with np.load(file, allow_pickle=False) as held:
         settings = TableSettings(**json.loads(str(held["settings"])))
         lags = np.arange(-settings.max_lag, settings.max_lag + 1)
         return _dataset(held["crp"], held["crp_sem"], held["exact"], lags, settings)
 
 
-def save_table(table: xr.Dataset, write: Callable[[bytes], object]) -> None:
-    """Hand over the bytes of a table in the form that `shipped_table` reads."""
+def save_table(table: xr.Dataset, path: Path) -> None:
+    """Write a table in the form of the shipped one: `save_table(crp_table(), path)` makes it."""
     settings = {
         name.removeprefix("setting_"): value
         for name, value in table.attrs.items()
         if name.startswith("setting_")
     }
-    buffer = BytesIO()
     np.savez_compressed(
-        buffer,
+        path,
         crp=table.crp.values,
         crp_sem=table.crp_sem.values,
         exact=table.exact.values,
         settings=np.array(json.dumps(settings)),
     )
-    write(buffer.getvalue())
