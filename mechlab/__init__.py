@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import Sampling as Sampling
     from mechlab.methods import ablate as ablate
     from mechlab.methods import activation_patch as activation_patch
+    from mechlab.methods import attention_pattern as attention_pattern
     from mechlab.methods import attribution_patch as attribution_patch
     from mechlab.methods import average_indirect_effect as average_indirect_effect
     from mechlab.methods import causal_trace as causal_trace
@@ -60,6 +61,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import export as export
     from mechlab.methods import fine_tune_edit as fine_tune_edit
     from mechlab.methods import generate as generate
+    from mechlab.methods import head_tokens as head_tokens
     from mechlab.methods import keep_known as keep_known
     from mechlab.methods import key_statistics as key_statistics
     from mechlab.methods import logit_lens as logit_lens
@@ -146,6 +148,7 @@ _NAMES = {
         "Sampling",
         "ablate",
         "activation_patch",
+        "attention_pattern",
         "attribution_patch",
         "average_indirect_effect",
         "causal_trace",
@@ -157,6 +160,7 @@ _NAMES = {
         "export",
         "fine_tune_edit",
         "generate",
+        "head_tokens",
         "keep_known",
         "key_statistics",
         "logit_lens",

@@ -1,7 +1,8 @@
 """The methods, and the table of them that the command line and the apps iterate."""
 
 from mechlab.methods.ablation import ablate
-from mechlab.methods.attribution import direct_logit_attribution, token_lens
+from mechlab.methods.attention import attention_pattern
+from mechlab.methods.attribution import direct_logit_attribution, head_tokens, token_lens
 from mechlab.methods.conflict import (
     conflict_heads,
     conflict_rankings,
@@ -57,6 +58,7 @@ __all__ = [
     "Sampling",
     "ablate",
     "activation_patch",
+    "attention_pattern",
     "attribution_patch",
     "average_indirect_effect",
     "causal_trace",
@@ -69,6 +71,7 @@ __all__ = [
     "export",
     "fine_tune_edit",
     "generate",
+    "head_tokens",
     "keep_known",
     "key_statistics",
     "knockout",
@@ -99,12 +102,14 @@ METHODS: dict[str, Method] = {
     for function in (
         ablate,
         activation_patch,
+        attention_pattern,
         attribution_patch,
         causal_trace,
         conflict_heads,
         direct_logit_attribution,
         evaluate_edit,
         generate,
+        head_tokens,
         knockout,
         logit_lens,
         needle_recall,

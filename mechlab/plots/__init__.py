@@ -5,6 +5,7 @@ are imported when something is drawn. Effects use a diverging scale with white a
 sequential one from 0 to 1; a cell that was not computed is hatched, never 0.
 """
 
+from mechlab.plots.attention import attention, attention_views
 from mechlab.plots.copies import copied_tokens, copied_views
 from mechlab.plots.effects import grid_view, grid_views
 from mechlab.plots.figure import layer_by_token, to_plotly, write_html
@@ -29,6 +30,8 @@ __all__ = [
     "QUALITATIVE",
     "SEQUENTIAL",
     "GridView",
+    "attention",
+    "attention_views",
     "color_limits",
     "control_views",
     "copied_tokens",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mechlab.axes import Head
 from mechlab.engine import Recording, require_proven
 from mechlab.engine.readout import exact, linear_norm
 from mechlab.engine.verify import TOLERANCE
@@ -176,6 +177,23 @@ class Writes:
                 ]
             )
         return torch.stack(heads, 1), [torch.stack(layers) for layers in zip(*sources, strict=True)]
+
+    def head_vectors(self, seen: Seen, heads: Sequence[Head]) -> Tensor:
+        """Return what single heads wrote to the residual stream, `[head, d_model]`, float64.
+
+        Raises:
+            SiteError: as in `head_shares`.
+        """
+        unit = torch.eye(
+            self.model.d_model, dtype=exact(seen.final).dtype, device=seen.final.device
+        )
+        found = []
+        for head in heads:
+            weight = exact(self._attentions[head.layer].W_O.detach())
+            z = exact(seen.z[head.layer])
+            axes = self._before_post_norm(head.layer, [seen], z[None], weight, unit[None])[0]
+            found.append(axes @ (z[head.head] @ weight[head.head]))
+        return torch.stack(found)
 
     def _before_post_norm(
         self, layer: int, seen: Sequence[Seen], z: Tensor, weight: Tensor, directions: Tensor
