@@ -1,4 +1,4 @@
-"""Workflows: what chains methods."""
+"""A screen by gradients, and its verification by exact patching."""
 
 import time
 from collections.abc import Sequence
