@@ -1,0 +1,213 @@
+"""How the edits of a workflow are made: checked once, contexts drawn once, kept in a journal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from mechlab.engine import check_choice, check_whole
+from mechlab.errors import ModelError, OptionError
+from mechlab.methods.editing import Delta, Edit, KeyStatistics, key_statistics, rank_one_edit
+from mechlab.methods.editing.contexts import check_contexts, rome_contexts
+from mechlab.methods.editing.corpora import Corpus, check_corpus
+from mechlab.methods.editing.edits import unedited_fingerprint
+from mechlab.methods.editing.modules import EditSite, check_layers, default_site, projection
+from mechlab.methods.editing.rank_one import VARIANTS, Variant, check_statistics, collect
+from mechlab.methods.editing.rows import check_targets, subject_rows
+from mechlab.methods.editing.values import Objective
+from mechlab.prompts import EditCase, EditRequest, PromptSet
+
+if TYPE_CHECKING:
+    from mechlab.models import Model
+    from mechlab.progress import Journal, ProgressCallback
+
+__all__ = ["NUMBERS", "EditPlan", "MadeEdit", "check_unedited"]
+
+NUMBERS = (
+    "division_factor",
+    "division_ratio",
+    "norm",
+    "relative_norm",
+    "value_ratio",
+    "probability_optimised",
+    "steps",
+    "probability_new",
+    "probability_new_before",
+)
+"""What is kept of every edit besides its factors."""
+
+_FIXED = {"model", "request", "layer", "key_statistics", "variant", "site", "seed", "mode"}
+
+
+@dataclass(frozen=True)
+class MadeEdit:
+    """An edit and its numbers by name, those of `NUMBERS`."""
+
+    edit: Edit
+    numbers: Mapping[str, float]
+
+    @property
+    def factors(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Left `[d_out]` and right `[d_in]` of its one change."""
+        (delta,) = self.edit.deltas
+        assert isinstance(delta, Delta)
+        return delta.left[:, 0], delta.right[:, 0]
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """Everything but the request and the layer that decides a rank-one edit."""
+
+    model: "Model"
+    variant: Variant
+    site: EditSite
+    statistics: KeyStatistics
+    contexts: tuple[str, ...]
+    settings: Mapping[str, Any]
+    seed: int
+
+    @classmethod
+    def make(
+        cls,
+        model: "Model",
+        cases: PromptSet[EditCase],
+        layers: Sequence[int],
+        *,
+        variant: Variant,
+        site: EditSite | None,
+        key_statistics: KeyStatistics | None,
+        corpus: Corpus,
+        tokens: int,
+        settings: Mapping[str, Any] | None,
+        seed: int,
+        progress: "ProgressCallback | None",
+    ) -> "EditPlan":
+        """Check all options at once, then count key statistics and draw contexts where needed.
+
+        Raises:
+            OptionError, PromptError, ModelError: as `rank_one_edit`, before anything is run.
+        """
+        chosen = default_site(model) if site is None else site
+        given = dict(settings or {})
+        contexts = given.pop("contexts", None)
+        template = given.get(
+            "kl_template", signature(rank_one_edit).parameters["kl_template"].default
+        )
+        requests = [case.request for case in cases]
+        collect(
+            (
+                lambda: check_layers(model, layers),
+                lambda: projection(model, 0, chosen),
+                lambda: check_choice("variant", variant, VARIANTS),
+                lambda: check_corpus(corpus),
+                lambda: check_whole("tokens", tokens, at_least=1),
+                lambda: check_whole("seed", seed, at_least=0),
+                lambda: _check_settings(given),
+                lambda: check_contexts(contexts),
+                lambda: _check_statistics(model, key_statistics, layers, chosen),
+                lambda: subject_rows(model, requests, template),
+            ),
+            [],
+        )
+        check_targets(model, requests)
+        found = key_statistics or _counted(model, layers, corpus, tokens, seed, chosen, progress)
+        drawn = rome_contexts(model, seed=seed) if contexts is None else tuple(contexts)
+        return cls(model, variant, chosen, found, drawn, given, seed)
+
+    def edit(self, request: EditRequest, layer: int, journal: "Journal | None" = None) -> MadeEdit:
+        """Make the edit of a request on the model as it is now, or take it from the journal."""
+        key = f"edit {layer} {request.to_json()} {','.join(self.model.edits)}"
+        held = None if journal is None else journal.get(key)
+        if held is not None:
+            return _unpacked(held, self.model, self.site, request, layer)
+        edit = rank_one_edit(
+            self.model, request, layer=layer, key_statistics=self.statistics, site=self.site,
+            variant=self.variant, contexts=self.contexts, seed=self.seed, **self.settings,
+        )  # fmt: skip
+        made = MadeEdit(edit, _numbers(edit))
+        if journal is not None:
+            left, right = made.factors
+            about = [len(left), *(made.numbers[name] for name in NUMBERS)]
+            journal.put(key, np.concatenate([about, left, right]))
+        return made
+
+
+def check_unedited(model: "Model") -> None:
+    """Refuse a model with edits in force: what a workflow measures "before" would not be before.
+
+    Raises:
+        ModelError: when there are any.
+    """
+    if model.edits:
+        raise ModelError(
+            f"{model.name} is edited already ({len(model.edits)} edits in force).\n"
+            "  Allowed: the model as it was loaded.\n  Leave the edit's `with` block first."
+        )
+
+
+def _check_statistics(model: "Model", statistics: object, layers: Sequence[int], site: str) -> None:
+    if statistics is not None:
+        check_statistics(model, statistics, tuple(layers), site)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that `rank_one_edit` has not, and numbers out of range."""
+    known = sorted(set(signature(rank_one_edit).parameters) - _FIXED)
+    if wrong := sorted(set(settings) - set(known)):
+        raise OptionError(
+            f"settings {', '.join(map(repr, wrong))} are none of rank_one_edit's. Allowed: "
+            f"{', '.join(known)}. Correct the names."
+        )
+    numbers = {field.name for field in fields(Objective)} & set(settings)
+    Objective(**{name: settings[name] for name in numbers if settings[name] is not None})
+
+
+def _counted(
+    model: "Model",
+    layers: Sequence[int],
+    corpus: Corpus,
+    tokens: int,
+    seed: int,
+    site: EditSite,
+    progress: "ProgressCallback | None",
+) -> KeyStatistics:
+    return key_statistics(
+        model, layer=sorted(layers), corpus=corpus, tokens=tokens, seed=seed, site=site,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _numbers(edit: Edit) -> dict[str, float]:
+    """Return `NUMBERS` of a fresh edit from its details."""
+    details, (delta,) = edit.details, edit.deltas
+    assert isinstance(delta, Delta)
+    towards, mean = delta.right[:, 0], details.key_mean.values[0]
+    before, value = details.value_before.values[0], details.value.values[0]
+    reached = details.probability.values[0]
+    factor = float(details.division_factor[0])
+    return {
+        "division_factor": factor,
+        "division_ratio": factor / float(mean @ towards),
+        "norm": float(details.norm[0]),
+        "relative_norm": float(details.norm[0] / details.weight_norm[0]),
+        "value_ratio": float(np.linalg.norm(value - before) / np.linalg.norm(before)),
+        "probability_optimised": float(reached[~np.isnan(reached)][-1]),
+        "steps": float(details.steps[0]),
+        "probability_new": float(details.probability_new[0]),
+        "probability_new_before": float(details.probability_new_before[0]),
+    }
+
+
+def _unpacked(
+    held: np.ndarray[Any, Any], model: "Model", site: EditSite, request: EditRequest, layer: int
+) -> MadeEdit:
+    """Return the edit that a journal kept."""
+    numbers = dict(zip(NUMBERS, map(float, held[1:]), strict=False))
+    rest = held[1 + len(NUMBERS) :]
+    left, right = np.split(rest, [int(held[0])])
+    delta = Delta(layer, site, left[:, None], right[:, None])
+    edit = Edit((delta,), (request,), unedited_fingerprint(model), model.edits, xr.Dataset())
+    return MadeEdit(edit, numbers)
