@@ -72,7 +72,8 @@ def new_result(
 
     The model's own provenance (name, device, dtype, …) is written with `model_` before each name.
     Where prompts belong to groups, the coordinate `group` along `prompt` names them as
-    `prompts.groups` does, for `cluster="group"` of `ml.statistics`.
+    `prompts.groups` does, for `cluster="group"` of `ml.statistics`. Facts and pairs stand whole in
+    the coordinate `prompt_record`, as JSON, so that a stored result can be run again from itself.
 
     Args:
         data_vars: variables as xarray takes them; units belong into each variable's own attributes.
@@ -103,7 +104,8 @@ def new_result(
     }
     about |= {f"model_{name}": _flat(value) for name, value in model.provenance.items()}
     result = xr.Dataset(data_vars, coords, attrs=about)
-    result = plain_labels(result.assign_coords(_grouped(result, prompts)))
+    result = result.assign_coords({**_grouped(result, prompts), **_asked(result, prompts)})
+    result = plain_labels(result)
     check_result(result)
     return result
 
@@ -114,6 +116,14 @@ def _grouped(result: xr.Dataset, prompts: object) -> dict[str, Any]:
     if groups == labels or result.sizes.get("prompt") != len(groups):
         return {}
     return {"group": ("prompt", list(groups))}
+
+
+def _asked(result: xr.Dataset, prompts: Any) -> dict[str, Any]:
+    """Return the coordinate `prompt_record` of facts and pairs, whole: each as canonical JSON."""
+    kept = getattr(prompts, "kind", "") in ("fact", "pair")
+    if not kept or result.sizes.get("prompt") != len(prompts):
+        return {}
+    return {"prompt_record": ("prompt", [canonical_json(prompt.to_json()) for prompt in prompts])}
 
 
 def check_result(dataset: xr.Dataset) -> None:
