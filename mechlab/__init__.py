@@ -96,6 +96,16 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods.evaluation import next_token_reference as next_token_reference
     from mechlab.methods.evaluation import prediction_drift as prediction_drift
     from mechlab.methods.knockout import knockout as knockout
+    from mechlab.methods.recall import CMR as CMR
+    from mechlab.methods.recall import average_subjects as average_subjects
+    from mechlab.methods.recall import fit_recalls as fit_recalls
+    from mechlab.methods.recall import fitted_model as fitted_model
+    from mechlab.methods.recall import lag_crp as lag_crp
+    from mechlab.methods.recall import lag_rank as lag_rank
+    from mechlab.methods.recall import pfr as pfr
+    from mechlab.methods.recall import pnr as pnr
+    from mechlab.methods.recall import recall_indices as recall_indices
+    from mechlab.methods.recall import spc as spc
     from mechlab.models import Model as Model
     from mechlab.models import load_model as load_model
     from mechlab.models import random_heads as random_heads
@@ -200,6 +210,18 @@ _NAMES = {
         "gaussian_fit",
     ),
     "mechlab.methods.knockout": ("knockout",),
+    "mechlab.methods.recall": (
+        "CMR",
+        "average_subjects",
+        "fit_recalls",
+        "fitted_model",
+        "lag_crp",
+        "lag_rank",
+        "pfr",
+        "pnr",
+        "recall_indices",
+        "spc",
+    ),
     "mechlab.models": ("Model", "load_model", "random_heads", "untrained", "wrap_model"),
     "mechlab.progress": ("Progress",),
     "mechlab.prompts": ("EditRequest",),

@@ -8,6 +8,7 @@ from mechlab.prompts.edit_files import read_counterfact, read_edit_cases, read_z
 from mechlab.prompts.edit_kind import PROMPT_KINDS, EditCase, ScoredPrompt
 from mechlab.prompts.edits import EditRequest
 from mechlab.prompts.facts import world_facts
+from mechlab.prompts.free_recall import read_free_recall, recall_sequences
 from mechlab.prompts.haystacks import THEMES, haystack_text
 from mechlab.prompts.head_scores import read_head_scores
 from mechlab.prompts.ioi import IOI_WORDS, IoiWords, ioi
@@ -68,12 +69,14 @@ __all__ = [
     "read_counterfact",
     "read_edit_cases",
     "read_facts",
+    "read_free_recall",
     "read_head_scores",
     "read_lre",
     "read_mib_ioi",
     "read_one_to_many",
     "read_pairs",
     "read_zsre",
+    "recall_sequences",
     "role_of_positions",
     "world_edits",
     "world_facts",
