@@ -1,45 +1,74 @@
-"""What a trace would cost, told before it runs and without loading the model. No Streamlit here."""
+"""What a run would cost, told before it runs and without loading the model. No Streamlit here."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import loaded
 import mechlab as ml
+import runs
 from request import Request
+from text import duration
+from trace_request import TraceRequest
 
-__all__ = ["Cost", "estimate"]
+__all__ = ["Cost", "estimate", "like_last"]
 
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Size of a trace; None where it cannot be told without loading the model."""
+    """Size of a run; None where it cannot be told without loading the model."""
 
     rows: int | None
-    """Restored runs: sites × layers × tokens × noise samples."""
+    """How many runs of the model, e.g. sites × layers × tokens × noise samples."""
     seconds: float | None
     """Expected time at the speed of the last stored trace of this model."""
     loaded: bool
     """Whether the model is in memory already."""
+    unit: str = "restored runs"
+    """What `rows` counts."""
 
     def in_words(self) -> str:
         """Say it in one line."""
         parts = []
         if self.rows is not None:
-            parts.append(f"about {self.rows:,} restored runs")
+            parts.append(f"about {self.rows:,} {self.unit}")
         if self.seconds is not None:
-            parts.append(f"about {duration(self.seconds)} at the speed of the last trace")
+            parts.append(f"about {duration(self.seconds)} at the speed of the last one")
         if not self.loaded:
             parts.append("the model is loaded first")
         return " · ".join(parts) or "The size is known once the model is loaded."
 
 
-def estimate(request: Request, stored: Iterable[Any] = ()) -> Cost:
-    """Return what a request would cost.
+def like_last(
+    request: Request,
+    size: int | None = None,
+    size_of: Callable[[Any], int] | None = None,
+    unit: str = "runs",
+) -> Cost:
+    """Return what a run would cost, going by the last stored one of this method and model.
+
+    Args:
+        request: what would be run.
+        size: how much there is to do; None when it cannot be told yet.
+        size_of: how much a stored run had to do, told from its record; left out, the time of the
+            last run is taken as it is.
+        unit: what `size` counts.
+    """
+    last = next((record for record in runs.of_model(request) if record.wall_seconds > 0), None)
+    seconds = None
+    if last is not None and size_of is None:
+        seconds = last.wall_seconds
+    elif last is not None and size is not None and size_of is not None:
+        seconds = last.wall_seconds * size / max(size_of(last), 1)
+    return Cost(size, seconds, loaded.is_loaded(request.load_arguments), unit)
+
+
+def estimate(request: TraceRequest, stored: Iterable[Any] = ()) -> Cost:
+    """Return what a causal trace would cost.
 
     Args:
         request: what would be run.
@@ -55,14 +84,7 @@ def estimate(request: Request, stored: Iterable[Any] = ()) -> Cost:
     return Cost(told.runs, told.seconds, ready)
 
 
-def duration(seconds: float) -> str:
-    """Write a duration as `8 s` or `3:20 min`."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{int(seconds // 60)}:{int(seconds % 60):02d} min"
-
-
-def _loaded_size(request: Request) -> tuple[int | None, int | None]:
+def _loaded_size(request: TraceRequest) -> tuple[int | None, int | None]:
     try:
         tokens = loaded.tokens(request.load_arguments, request.prompt)
     except ml.MechlabError:
@@ -70,7 +92,7 @@ def _loaded_size(request: Request) -> tuple[int | None, int | None]:
     return int(loaded.summary(request.load_arguments)["layers"]), len(tokens)
 
 
-def _size_on_disk(request: Request) -> tuple[int | None, int | None]:
+def _size_on_disk(request: TraceRequest) -> tuple[int | None, int | None]:
     folder = _folder(request.model)
     if folder is None:
         return None, None

@@ -8,7 +8,9 @@ from pathlib import Path
 import streamlit as st
 
 from components.bar import shared_bar
-from components.picker import current_request, prepare
+from components.picker import model_request, prepare
+from pages import PAGES
+from trace_request import example_of
 
 # Streamlit leaves six rems free above the first line, a quarter of a laptop's screen with the rest.
 _STYLE = """<style>
@@ -22,26 +24,21 @@ def main() -> None:
         page_title="mechlab", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide",
         initial_sidebar_state=200,
     )  # fmt: skip
-    pages = {
-        "Explore": [
-            st.Page(
-                "views/tracing.py", title="Causal trace", url_path="trace",
-                icon=":material/grid_on:", default=True,
-            )
-        ],
-        "Store": [
-            st.Page(
-                "views/setup.py", title="Setup", url_path="setup", icon=":material/tune:"
-            )
-        ],
-    }  # fmt: skip
-    page = st.navigation(pages)
+    sections: dict[str, list[st.Page]] = {}
+    for number, page in enumerate(PAGES):
+        entry = st.Page(
+            page.file, title=page.title, url_path=page.address, icon=f":material/{page.icon}:",
+            default=number == 0,
+        )  # fmt: skip
+        sections.setdefault(page.section, []).append(entry)
+    page = st.navigation(sections)
     st.html(_STYLE)
-    prepare()
+    if "in.model" not in st.session_state:
+        prepare(example_of("atlas"))
     bar = st.container()
     page.run()
-    with bar:  # drawn last: it names the run that the page has settled on
-        shared_bar(current_request())
+    with bar:  # drawn last: it names what the page has settled on
+        shared_bar(model_request())
 
 
 main()

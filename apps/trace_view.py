@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import mechlab as ml
-from request import OPTION_FIELDS, OTHER_DEFAULTS, Request
+from trace_request import TraceRequest
 
 __all__ = [
     "AVERAGE",
@@ -23,6 +23,7 @@ __all__ = [
     "link_problems",
     "little_to_restore",
     "outlined",
+    "partial_views",
     "request_of",
     "status_of",
     "token_strip",
@@ -148,7 +149,19 @@ def token_strip(trace: Any, fact: str) -> list[tuple[str, bool]]:
     ]  # fmt: skip
 
 
-def request_of(trace: Any, fact: str, model: str) -> Request:
+def partial_views(partial: Any) -> list[Any] | None:
+    """Return grids of the probabilities restored so far; None when there is nothing to draw.
+
+    Probabilities rather than effects: they exist before the corrupted baseline is known, and their
+    scale from 0 to 1 does not move while cells fill in.
+    """
+    if partial.sizes.get("prompt") != 1 or "restored_probability" not in partial:
+        return None
+    mean = partial["restored_probability"].mean("sample", skipna=False)
+    return list(ml.plots.grid_views(mean.isel(prompt=0).assign_attrs(partial.attrs)))
+
+
+def request_of(trace: Any, fact: str, model: str) -> TraceRequest:
     """Return the request that this fact of the result answers.
 
     Args:
@@ -158,11 +171,15 @@ def request_of(trace: Any, fact: str, model: str) -> Request:
     """
     index = 0 if fact == AVERAGE else int(fact)
     stored = _options(trace.attrs)
-    options = {name: stored[name] for name in OPTION_FIELDS if name in stored}
-    more = {n: stored[n] for n, usual in OTHER_DEFAULTS.items() if stored.get(n, usual) != usual}
+    options = {name: stored[name] for name in TraceRequest.OPTIONS if name in stored}
+    more = {
+        n: stored[n]
+        for n, usual in TraceRequest.OTHER_DEFAULTS.items()
+        if stored.get(n, usual) != usual
+    }
     if "sites" in options:
         options["sites"] = tuple(options["sites"])
-    return Request(
+    return TraceRequest(
         model=model,
         dtype=str(trace.attrs.get("model_dtype", "float32")),
         weights=str(trace.attrs.get("model_weights", "raw")),
@@ -175,18 +192,14 @@ def request_of(trace: Any, fact: str, model: str) -> Request:
     )
 
 
-def link_problems(raw: Mapping[str, str], trace: Any, shape: tuple[int, int]) -> list[str]:
-    """Say what a link asked for that this result does not have; such parts are ignored.
+def link_problems(raw: Mapping[str, str], trace: Any) -> list[str]:
+    """Say which site or fact a link asked for that this result does not have; it is ignored.
 
     Args:
         raw: the link's parameters as text.
         trace: the result that is shown.
-        shape: its grids' (layers, columns).
     """
     problems = []
-    for name, count in zip(("layer", "pos"), shape, strict=True):
-        if name in raw and not (raw[name].isdecimal() and int(raw[name]) < count):
-            problems.append(f"{name} {raw[name]!r}: this result has {name} 0 to {count - 1}")
     sites = _texts(trace, "site")
     if "site" in raw and raw["site"] not in sites:
         problems.append(f"site {raw['site']!r}: this result has {', '.join(sites)}")

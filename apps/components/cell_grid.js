@@ -40,6 +40,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       if (mood.cursor) { say(mood.cursor); reveal(box, place, mood.cursor); }
     }
   };
+  parentElement.querySelector(".png").onclick = () => savePng(canvas, data.label);
   canvas.onblur = () => { tip.style.visibility = "hidden"; draw(); };
   canvas.onfocus = draw;
 
@@ -51,6 +52,20 @@ export default function ({ data, parentElement, setTriggerValue }) {
   for (let node = host; node; node = node.parentElement)
     theme.observe(node, { attributes: true, attributeFilter: ["style", "class"] });
   return () => { size.disconnect(); theme.disconnect(); };
+}
+
+// The picture as it is on the screen, on its own background, saved by the browser.
+function savePng(canvas, label) {
+  const copy = document.createElement("canvas");
+  copy.width = canvas.width; copy.height = canvas.height;
+  const g = copy.getContext("2d");
+  g.fillStyle = getComputedStyle(canvas).getPropertyValue("--st-background-color").trim() || "#fff";
+  g.fillRect(0, 0, copy.width, copy.height);
+  g.drawImage(canvas, 0, 0);
+  const link = document.createElement("a");
+  link.download = `${label.split(":")[0].replace(/[^\w]+/g, "-").slice(0, 60)}.png`;
+  link.href = copy.toDataURL("image/png");
+  link.click();
 }
 
 function decode(data) {

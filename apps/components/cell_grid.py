@@ -19,6 +19,7 @@ _HERE = Path(__file__).parent
 _HTML = """
 <div class="grid">
   <div class="scroll"><canvas tabindex="0" role="application"></canvas></div>
+  <button class="png" type="button" title="Save as PNG">PNG</button>
   <div class="tip" aria-hidden="true"></div>
   <div class="live" aria-live="polite"></div>
 </div>

@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 
 import mechlab as ml
-from components.bar import signed
+from text import signed
 
 __all__ = ["color_scale"]
 

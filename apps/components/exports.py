@@ -12,56 +12,79 @@ import streamlit as st
 import mechlab as ml
 from request import Request
 
-__all__ = ["export_menu", "html_page", "record_json"]
+__all__ = ["export_menu", "html_page", "record_json", "table_twin"]
 
 
-def export_menu(trace: Any, views: list[Any], request: Request, run: str) -> None:
-    """Draw the export and code menus; files are made when they are asked for."""
-    with st.popover("Export", icon=":material/download:"):
-        _file("Figure (HTML, works offline)", lambda: html_page(views), run, "html", "text/html")
-        _file("Numbers (CSV)", lambda: ml.plots.to_csv(views, run_id=run), run, "csv", "text/csv")
-        _file("Record (JSON)", lambda: record_json(trace, run), run, "json", "application/json")
-        _file("Script (Python)", lambda: request.code(run), run, "py", "text/x-python")
-        _file("Notebook", lambda: request.notebook(run), run, "ipynb", "application/x-ipynb+json")
-    with st.popover("Code", icon=":material/code:"):
+def export_menu(
+    result: Any, views: list[Any], request: Request, run: str, *, figure: Any = None, key: str = ""
+) -> None:
+    """Draw the export and code menus; files are made when they are asked for.
+
+    Args:
+        result: the Dataset.
+        views: its grids, for the table and the figure.
+        request: what it answers, for the code.
+        run: its run id.
+        figure: returns a plotly figure to export instead of the grids.
+        key: tells several menus of one page apart.
+    """
+    draw = figure if figure is not None else lambda: ml.plots.to_plotly(views)
+    name = f"{request.PAGE or 'result'}-{run or 'result'}{'-' if key else ''}{key}"
+    files: list[tuple[str, Callable[[], str | bytes], str, str]] = [
+        ("Figure (HTML, works offline)", lambda: html_page(draw()), "html", "text/html"),
+        ("Record (JSON)", lambda: record_json(result, run), "json", "application/json"),
+        ("Script (Python)", lambda: request.code(run), "py", "text/x-python"),
+        ("Notebook", lambda: request.notebook(run), "ipynb", "application/x-ipynb+json"),
+    ]
+    if views:
+        csv = ("Numbers (CSV)", lambda: ml.plots.to_csv(views, run_id=run), "csv", "text/csv")
+        files.insert(1, csv)
+    with st.popover("Export", icon=":material/download:", key=f"export{key}"):
+        st.caption("A grid as PNG: the small camera above it.")
+        for label, content, ending, mime in files:
+            _file(label, content, f"{name}.{ending}", mime, f"export{key}.{ending}")
+    with st.popover("Code", icon=":material/code:", key=f"code{key}"):
         st.caption("The same result from Python; the store answers at once if it has it.")
         st.code(request.code(run), language="python")
 
 
-def html_page(views: list[Any]) -> bytes:
-    """Return the grids as one self-contained page."""
+def table_twin(views: list[Any], *, key: str = "") -> None:
+    """Draw the switch that shows the grids as a table: for keyboards, readers, and copying."""
+    if st.toggle("Table", key=f"table{key}"):
+        st.dataframe(ml.plots.to_rows(views), hide_index=True, key=f"rows{key}", height=300)
+
+
+def html_page(figure: Any) -> bytes:
+    """Return a plotly figure as one self-contained page."""
     with TemporaryDirectory() as folder:
-        path = ml.plots.write_html(ml.plots.to_plotly(views), Path(folder) / "figure.html")
+        path = ml.plots.write_html(figure, Path(folder) / "figure.html")
         return path.read_bytes()
 
 
-def record_json(trace: Any, run: str) -> str:
+def record_json(result: Any, run: str) -> str:
     """Return where the result comes from, and its coordinates and numbers, as JSON.
 
     Cells that were not computed are null.
     """
-    about = {str(name): _plain(value) for name, value in trace.attrs.items()}
+    about = {str(name): _plain(value) for name, value in result.attrs.items()}
     for name in ("options", "versions", "checks"):
         if isinstance(about.get(name), str):
             about[name] = json.loads(about[name])
     arrays = {
         str(name): {"dims": [str(d) for d in array.dims], "values": _listed(array.values.tolist())}
-        for name, array in {**trace.coords, **trace.data_vars}.items()
+        for name, array in {**result.coords, **result.data_vars}.items()
     }
     return json.dumps(
         {"run": run, "about": about, "arrays": arrays}, ensure_ascii=False, allow_nan=False
     )
 
 
-def _file(label: str, content: Callable[[], str | bytes], run: str, ending: str, mime: str) -> None:
+def _file(label: str, content: Callable[[], str | bytes], name: str, mime: str, key: str) -> None:
     def deferred() -> io.BytesIO:
         made = content()
         return io.BytesIO(made.encode("utf-8") if isinstance(made, str) else made)
 
-    st.download_button(
-        label, deferred, f"trace-{run or 'result'}.{ending}", mime,
-        key=f"export.{ending}", on_click="ignore", type="tertiary",
-    )  # fmt: skip
+    st.download_button(label, deferred, name, mime, key=key, on_click="ignore", type="tertiary")
 
 
 def _plain(value: Any) -> Any:

@@ -1,35 +1,37 @@
 """A run under way: how far it is, a picture of what is there, and a way to stop it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
 
 import mechlab as ml
-from components.bar import words
 from components.cell_grid import cell_grid
-from components.trace_picture import grid_title
-from cost import duration
+from text import duration, words
 
-__all__ = ["follow", "progress_words"]
+__all__ = ["PartialViews", "follow", "progress_words"]
+
+PartialViews = Callable[[Any], list[Any] | None]
+"""What a page draws of an unfinished Dataset: grids, or None while there is nothing to draw."""
 
 
-def follow(id: str) -> None:
+def follow(id: str, partial_views: PartialViews) -> None:
     """Show a running job, twice a second, until it ends; then rerun the page."""
-    _poll(id)
+    _poll(id, partial_views)
 
 
 @st.fragment(run_every=0.5)
-def _poll(id: str) -> None:
+def _poll(id: str, partial_views: PartialViews) -> None:
     job = ml.jobs.TABLE.job(id)
     if job is None or not job.active:
         if job is not None and job.state == "done" and isinstance(job.result, str):
             st.query_params["run"] = job.result[:12]
         st.rerun()
     else:
-        _show(job)
+        _show(job, partial_views)
 
 
-def _show(job: Any) -> None:
+def _show(job: Any, partial_views: PartialViews) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         share = min(job.done / job.total, 1.0) if job.total else 0.0
         st.progress(share, text=words(progress_words(job)))
@@ -38,11 +40,12 @@ def _show(job: Any) -> None:
             key="cancel", icon=":material/stop_circle:", disabled=job.cancelling,
             on_click=ml.jobs.TABLE.cancel, args=(job.id,),
         )  # fmt: skip
-    if (views := partial_views(job.partial)) is not None:
-        st.caption("What is there so far; colours keep one scale from 0 to 1.")
+    views = None if job.partial is None else partial_views(job.partial)
+    if views:
+        st.caption("What is there so far.")
         for index, (view, column) in enumerate(zip(views, st.columns(len(views)), strict=True)):
             with column:
-                st.markdown(grid_title(view, view.title.partition(" · ")[0]))
+                st.markdown(f":small[**{words(view.title, 80)}**]")
                 cell_grid(view, key=f"partial.{index}", on_open=lambda: None)
 
 
@@ -55,21 +58,7 @@ def progress_words(job: Any) -> str:
         return job.unit or "starting"
     parts = [f"{job.done:,} of {job.total:,} {job.unit}"]
     if job.per_second is not None:
-        parts.append(f"{job.per_second:,.0f} per second")
+        parts.append(f"{job.per_second:,.1f}".removesuffix(".0") + " per second")
     if job.seconds_left is not None:
         parts.append(f"about {duration(job.seconds_left)} left")
     return " · ".join(parts)
-
-
-def partial_views(partial: Any) -> list[Any] | None:
-    """Return grids of the probabilities restored so far; None when there is nothing to draw.
-
-    Probabilities rather than effects: they exist before the corrupted baseline is known, and their
-    scale from 0 to 1 does not move while cells fill in.
-    """
-    if partial is None or partial.sizes.get("prompt") != 1:
-        return None
-    if "restored_probability" not in partial:
-        return None
-    mean = partial["restored_probability"].mean("sample", skipna=False)
-    return list(ml.plots.grid_views(mean.isel(prompt=0).assign_attrs(partial.attrs)))

@@ -5,20 +5,23 @@ are bound to the URL, so that a link, a click, the keyboard and typing all do th
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 import streamlit as st
 
 import mechlab as ml
-from components.bar import signed, words
+import trace_view
 from components.cell_grid import cell_grid, opened_cell
 from components.charts import probability_bars, profile_lines
 from components.color_scale import color_scale
-from components.exports import export_menu
-from components.picker import adopt, current_request
+from components.exports import export_menu, table_twin
+from components.picker import adopt, current
+from components.selection import clicked, link_problems, select, warn_of_link
 from request import Request
+from text import signed, words
+from trace_request import TraceRequest
 from trace_view import (
     AVERAGE,
     TITLES,
@@ -26,7 +29,6 @@ from trace_view import (
     cell_of,
     fact_choices,
     grids,
-    link_problems,
     little_to_restore,
     outlined,
     request_of,
@@ -40,7 +42,7 @@ _WIDEST = 30  # columns that stay readable when three grids stand side by side
 
 
 @st.fragment
-def picture(trace: Any, run: str, request: Request, link: dict[str, str]) -> None:
+def picture(trace: Any, run: str, request: Request, link: Mapping[str, str]) -> None:
     """Draw a stored trace.
 
     Args:
@@ -55,8 +57,9 @@ def picture(trace: Any, run: str, request: Request, link: dict[str, str]) -> Non
         return
     sites = [str(site) for site in trace["site"].values]
     views = grids(trace, fact)
-    for problem in link_problems(link, trace, views[0].shape):
-        st.warning(f"The link asked for {words(problem)}.", icon=":material/link_off:")
+    layers, tokens = views[0].shape
+    warn_of_link(trace_view.link_problems(link, trace))
+    warn_of_link(link_problems(link, layer=layers, pos=tokens))
     _heading(trace, fact, views)
     if little_to_restore(trace, fact):
         st.warning(
@@ -102,7 +105,7 @@ def _fact_field(trace: Any) -> str:
 def _fact_chosen(trace: Any) -> None:
     # Not bound to the URL: a bound field writes its words there, and these are a whole prompt.
     st.query_params["fact"] = st.session_state["fact_choice"]
-    adopt(request_of(trace, st.session_state["fact_choice"], current_request().model))
+    adopt(request_of(trace, st.session_state["fact_choice"], current(TraceRequest).model))
 
 
 def _heading(trace: Any, fact: str, views: list[Any]) -> None:
@@ -124,20 +127,13 @@ def _selection_fields(
     sites: list[str], shape: tuple[int, int]
 ) -> tuple[str | None, int | None, int | None]:
     """Draw the fields that hold the chosen cell; `None` means that nothing is chosen."""
-    _forget_what_is_not_here(sites, shape)
+    if st.session_state.get("site") not in (None, *sites):
+        st.session_state["site"] = None
     site = st.selectbox(
         "State", sites, index=None, key="site", bind="query-params", placeholder="–"
     )
-    layer, column = st.columns(2)
-    return (
-        site,
-        layer.number_input(
-            "Layer", 0, shape[0] - 1, value=None, key="layer", bind="query-params", placeholder="–"
-        ),
-        column.number_input(
-            "Token", 0, shape[1] - 1, value=None, key="pos", bind="query-params", placeholder="–"
-        ),
-    )
+    chosen = select(layer=shape[0], pos=shape[1])
+    return site, chosen["layer"], chosen["pos"]
 
 
 def grid_title(view: Any, site: str) -> str:
@@ -145,15 +141,6 @@ def grid_title(view: Any, site: str) -> str:
     window = re.search(r"windows of (\d+)", view.title)
     more = " · ".join([words(site), *([f"window {window[1]}"] if window else [])])
     return f"**{TITLES.get(site, words(site))}** :small[:gray[{more}]]"
-
-
-def _forget_what_is_not_here(sites: list[str], shape: tuple[int, int]) -> None:
-    """Clear a choice left over from another result, before a field refuses it."""
-    for name, count in zip(("layer", "pos"), shape, strict=True):
-        if (chosen := st.session_state.get(name)) is not None and chosen >= count:
-            st.session_state[name] = None
-    if st.session_state.get("site") not in (None, *sites):
-        st.session_state["site"] = None
 
 
 def _grids(views: list[Any], sites: list[str]) -> None:
@@ -168,9 +155,9 @@ def _grids(views: list[Any], sites: list[str]) -> None:
 
 def _opened(key: str, site: str) -> None:
     """Callback of a click: only writes the fields, from which everything else follows."""
-    if (cell := opened_cell(key)) is not None:
+    if opened_cell(key) is not None:
         st.session_state["site"] = site
-        st.session_state["layer"], st.session_state["pos"] = cell
+    clicked(key, "layer", "pos")()
 
 
 def _cell(cell: Cell) -> None:
@@ -197,13 +184,5 @@ def _cell(cell: Cell) -> None:
 
 def _menus(trace: Any, views: list[Any], request: Request, run: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="menus"):
-        table = st.toggle("Table", key="table")
         export_menu(trace, views, request, run)
-        with st.popover("Link", icon=":material/link:"):
-            st.caption("Opens this result and cell on this machine. A link never runs anything.")
-            base = (st.context.url or "").partition("?")[0]
-            st.code(
-                f"{base}?{urlencode(st.query_params.to_dict())}", language=None, wrap_lines=True
-            )
-    if table:
-        st.dataframe(ml.plots.to_rows(views), hide_index=True, key="rows", height=300)
+    table_twin(views)

@@ -4,22 +4,24 @@ import streamlit as st
 
 import loaded
 import mechlab as ml
-from components.bar import words
-from components.picker import current_request, fact_fields, model_fields
+from components.picker import current, fact_fields, model_fields, prepare
 from request import Request
+from text import words
+from trace_request import TraceRequest, example_of
 
 
 def page() -> None:
     """Draw the model on the left, the fact on the right."""
+    prepare(example_of("atlas"))
     model, fact = st.columns(2, gap="large")
     with model:
         st.subheader("Model")
         model_fields()
-        _model_state(current_request())
+        _model_state(current(TraceRequest))
     with fact:
         st.subheader("Prompt")
         fact_fields(stacked=True)
-        _prompt_state(current_request())
+        _prompt_state(current(TraceRequest))
 
 
 def _model_state(request: Request) -> None:
@@ -34,9 +36,9 @@ def _model_state(request: Request) -> None:
         st.button("Unload all", key="unload", on_click=loaded.drop_all, disabled=not facts)
 
 
-def _prompt_state(request: Request) -> None:
+def _prompt_state(request: TraceRequest) -> None:
     try:
-        request.fact()
+        request.prompts()
         tokens = loaded.tokens(request.load_arguments, request.prompt)
     except ml.MechlabError as error:
         st.error(words(str(error), 600), icon=":material/error:")

@@ -36,9 +36,9 @@ import runpy, sys
 sys.path.insert(0, {apps!r})
 import streamlit as st
 from components.picker import adopt
-from request import Request
+from trace_request import TraceRequest
 if "in.model" not in st.session_state:
-    adopt(Request(model={model!r}, prompt="The capital of France is", subject="France",
+    adopt(TraceRequest(model={model!r}, prompt="The capital of France is", subject="France",
                   samples=3, known_only=False))
 runpy.run_path({main!r})
 """

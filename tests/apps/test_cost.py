@@ -3,17 +3,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import loaded
-from cost import Cost, duration, estimate
-from request import Request
+from cost import Cost, estimate
+from text import duration
+from trace_request import TraceRequest
 
 
 def test_a_loaded_model_gives_the_exact_number_of_runs(engine) -> None:
-    request = Request(prompt="a b c", subject="a", samples=5)
+    request = TraceRequest(prompt="a b c", subject="a", samples=5)
     loaded.load(request.load_arguments)
     last = SimpleNamespace(method="causal_trace", sizes={"layer": 4, "pos": 30}, wall_seconds=1.0)
     cost = estimate(request, [last])  # 120 runs in a second
     assert cost == Cost(rows=3 * 4 * 4 * 5, seconds=2.0, loaded=True)
-    assert cost.in_words() == "about 240 restored runs · about 2 s at the speed of the last trace"
+    assert cost.in_words() == "about 240 restored runs · about 2 s at the speed of the last one"
 
 
 def test_a_folder_tells_its_size_without_being_loaded(tmp_path: Path) -> None:
@@ -23,15 +24,15 @@ def test_a_folder_tells_its_size_without_being_loaded(tmp_path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text(json.dumps({"n_layer": 6}))
-    request = Request(model=str(tmp_path), prompt="a b a", subject="a", samples=2)
+    request = TraceRequest(model=str(tmp_path), prompt="a b a", subject="a", samples=2)
     assert estimate(request) == Cost(rows=3 * 6 * 3 * 2, seconds=None, loaded=False)
     assert "the model is loaded first" in estimate(request).in_words()
 
 
 def test_what_cannot_be_told_is_not_guessed(tmp_path: Path) -> None:
-    assert estimate(Request(model="someone/unknown", prompt="a", subject="a")).rows is None
+    assert estimate(TraceRequest(model="someone/unknown", prompt="a", subject="a")).rows is None
     (tmp_path / "config.json").write_text("{broken")
-    assert estimate(Request(model=str(tmp_path), prompt="a", subject="a")).rows is None
+    assert estimate(TraceRequest(model=str(tmp_path), prompt="a", subject="a")).rows is None
 
 
 def test_durations_read_well() -> None:

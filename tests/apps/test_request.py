@@ -3,36 +3,36 @@ import json
 import pytest
 
 import mechlab as ml
-from request import OPTION_FIELDS, OTHER_DEFAULTS, Request
+from trace_request import TraceRequest
 
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Paris"}
 
 
 def test_equal_requests_share_an_id_and_the_device_does_not_count() -> None:
-    assert Request(**FACT).id == Request(**FACT, device="cuda:0").id
-    assert len(Request(**FACT).id) == 12
+    assert TraceRequest(**FACT).id == TraceRequest(**FACT, device="cuda:0").id
+    assert len(TraceRequest(**FACT).id) == 12
     others = [{"seed": 1}, {"dtype": "bfloat16"}, {"model": "echo"}, {"known_only": False}]
-    assert len({Request(**{**FACT, **other}).id for other in [{}, *others]}) == 5
+    assert len({TraceRequest(**{**FACT, **other}).id for other in [{}, *others]}) == 5
 
 
 def test_the_order_of_sites_does_not_count() -> None:
-    assert Request(**FACT, sites=("a", "b")).id == Request(**FACT, sites=("b", "a")).id
+    assert TraceRequest(**FACT, sites=("a", "b")).id == TraceRequest(**FACT, sites=("b", "a")).id
 
 
 def test_a_cached_model_is_keyed_by_every_argument_that_it_is_loaded_with() -> None:
-    arguments = Request(**FACT).load_arguments
+    arguments = TraceRequest(**FACT).load_arguments
     assert set(arguments) == {"name", "device", "dtype", "weights", "revision", "checkpoint"}
 
 
 def test_what_differs_is_said_in_words() -> None:
-    old = Request(**FACT)
-    new = Request(**{**FACT, "subject": " France "}, samples=3, device="cuda")
+    old = TraceRequest(**FACT)
+    new = TraceRequest(**{**FACT, "subject": " France "}, samples=3, device="cuda")
     assert new.differences(old) == ["samples: 10 → 3"]
 
 
 def test_the_place_of_a_folder_does_not_count_as_a_difference() -> None:
-    assert Request(model="/somewhere/toy").differences(Request(model="toy")) == []
-    assert Request(model="/somewhere/toy").id != Request(model="toy").id
+    assert TraceRequest(model="/somewhere/toy").differences(TraceRequest(model="toy")) == []
+    assert TraceRequest(model="/somewhere/toy").id != TraceRequest(model="toy").id
 
 
 def test_every_option_of_the_method_is_known_with_its_default() -> None:
@@ -41,23 +41,23 @@ def test_every_option_of_the_method_is_known_with_its_default() -> None:
     hints = {"progress", "journal", "max_batch", "mode"}
     parameters = list(inspect.signature(ml.causal_trace).parameters.values())[2:]
     defaults = {p.name: p.default for p in parameters if p.name not in hints}
-    offered = {name: defaults.pop(name) for name in OPTION_FIELDS}
-    assert defaults == OTHER_DEFAULTS
-    mine = Request(**FACT).options
-    assert {n: mine[n] for n in OPTION_FIELDS if n != "sites"} == {
-        n: offered[n] for n in OPTION_FIELDS if n != "sites"
+    offered = {name: defaults.pop(name) for name in TraceRequest.OPTIONS}
+    assert defaults == TraceRequest.OTHER_DEFAULTS
+    mine = TraceRequest(**FACT).options
+    assert {n: mine[n] for n in TraceRequest.OPTIONS if n != "sites"} == {
+        n: offered[n] for n in TraceRequest.OPTIONS if n != "sites"
     }
 
 
 def test_options_that_the_page_does_not_offer_are_carried_along() -> None:
-    request = Request(**FACT, more='{"sever": "mlp"}')
+    request = TraceRequest(**FACT, more='{"sever": "mlp"}')
     assert request.options["sever"] == "mlp"
     assert "sever='mlp'" in request.code()
 
 
 @pytest.mark.parametrize("prompt", ['say "{x}" in France', "a\\nb 'c' France", "{} France {0}"])
 def test_the_code_is_python_that_asks_for_the_same(prompt: str) -> None:
-    request = Request(prompt=prompt, subject="France", target="Paris", window=2)
+    request = TraceRequest(prompt=prompt, subject="France", target="Paris", window=2)
     asked: dict[str, object] = {}
 
     class Store:
@@ -79,17 +79,17 @@ def test_the_code_is_python_that_asks_for_the_same(prompt: str) -> None:
     assert lines[0] == "# run 3f9a1c22b7de"
     body = [line for line in lines if not line.startswith(("import", "ml.plots"))]
     exec("\n".join(body), {"ml": Fake})
-    assert asked["fact"] == request.fact()
+    assert asked["fact"] == request.prompts()
     assert asked["options"] == request.options
     given = {name: value for name, value in request.load_arguments.items() if value is not None}
     assert asked["model"] == given
 
 
 def test_the_notebook_holds_the_code() -> None:
-    notebook = json.loads(Request(**FACT).notebook("abc"))
-    assert notebook["cells"][0]["source"] == Request(**FACT).code("abc")
+    notebook = json.loads(TraceRequest(**FACT).notebook("abc"))
+    assert notebook["cells"][0]["source"] == TraceRequest(**FACT).code("abc")
 
 
 def test_a_subject_outside_its_prompt_is_refused_before_any_run() -> None:
     with pytest.raises(ml.PromptError, match="'Spain' does not occur"):
-        Request(prompt="The capital of France is", subject="Spain").fact()
+        TraceRequest(prompt="The capital of France is", subject="Spain").prompts()

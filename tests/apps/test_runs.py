@@ -6,14 +6,14 @@ import pytest
 import loaded
 import mechlab as ml
 import runs
-from request import Request
+from trace_request import TraceRequest
 from trace_view import request_of
 
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Paris"}
 
 
 def test_a_run_is_stored_found_and_read_again(stored: Callable[..., str]) -> None:
-    request = Request(**FACT, samples=3)
+    request = TraceRequest(**FACT, samples=3)
     assert runs.find(request) is None
     run = stored(request)
     assert runs.is_run_id(run)
@@ -35,28 +35,28 @@ def test_a_run_is_stored_found_and_read_again(stored: Callable[..., str]) -> Non
 def test_a_request_that_differs_in_anything_is_not_answered_by_it(
     stored: Callable[..., str], change: dict[str, object]
 ) -> None:
-    request = Request(**FACT, samples=3)
+    request = TraceRequest(**FACT, samples=3)
     run = stored(request)
-    assert runs.find(Request(**FACT, samples=3, device="cuda:0")) == run
-    assert runs.find(Request(**{**FACT, "samples": 3, **change})) is None
+    assert runs.find(TraceRequest(**FACT, samples=3, device="cuda:0")) == run
+    assert runs.find(TraceRequest(**{**FACT, "samples": 3, **change})) is None
 
 
 def test_the_second_run_of_a_request_computes_nothing(stored, engine) -> None:
-    stored(Request(**FACT))
-    stored(Request(**FACT))
+    stored(TraceRequest(**FACT))
+    stored(TraceRequest(**FACT))
     assert engine.runs == 1
     assert len(engine.loads) == 1
 
 
 def test_recompute_computes_again(stored, engine) -> None:
-    stored(Request(**FACT))
-    job = runs.start(Request(**FACT), recompute=True)
+    stored(TraceRequest(**FACT))
+    job = runs.start(TraceRequest(**FACT), recompute=True)
     ml.jobs.TABLE.wait(job.id, 20)
     assert engine.runs == 2
 
 
 def test_the_model_is_loaded_with_every_argument(stored, engine) -> None:
-    stored(Request(**FACT, model="echo", dtype="bfloat16", checkpoint=500))
+    stored(TraceRequest(**FACT, model="echo", dtype="bfloat16", checkpoint=500))
     assert engine.loads == [
         {
             "name": "echo", "device": "auto", "dtype": "bfloat16", "weights": "raw",
@@ -66,7 +66,7 @@ def test_the_model_is_loaded_with_every_argument(stored, engine) -> None:
 
 
 def test_another_precision_is_another_model_and_only_two_are_kept(engine) -> None:
-    arguments = [Request(dtype=d).load_arguments for d in ("float32", "bfloat16", "float16")]
+    arguments = [TraceRequest(dtype=d).load_arguments for d in ("float32", "bfloat16", "float16")]
     first = loaded.load(arguments[0])
     assert loaded.load(arguments[1]) is not first
     assert loaded.load(arguments[0]) is first
@@ -84,7 +84,7 @@ def test_ids_that_are_not_ids_or_not_here_load_nothing() -> None:
 
 
 def test_a_damaged_result_is_an_error_with_a_name(stored, own_store) -> None:
-    run = stored(Request(**FACT))
+    run = stored(TraceRequest(**FACT))
     for file in own_store.rglob("c/*"):
         if file.is_file():
             file.write_bytes(b"broken")
@@ -95,7 +95,7 @@ def test_a_damaged_result_is_an_error_with_a_name(stored, own_store) -> None:
 
 
 def test_the_speed_of_the_last_trace_is_rows_per_second(stored) -> None:
-    request = Request(**FACT, samples=3)
+    request = TraceRequest(**FACT, samples=3)
     size = {"sites": 1, "layers": 1, "tokens": 1, "samples": 1}
     assert ml.trace_cost(runs.of_model(request), **size).seconds is None
     stored(request)
@@ -103,12 +103,12 @@ def test_the_speed_of_the_last_trace_is_rows_per_second(stored) -> None:
     (entry,) = runs.of_model(request)
     told = ml.trace_cost(runs.of_model(request), **size)
     assert told.seconds == pytest.approx(entry.wall_seconds / rows)
-    assert runs.of_model(Request(**FACT, model="echo")) == []
+    assert runs.of_model(TraceRequest(**FACT, model="echo")) == []
 
 
 def test_a_failure_reaches_the_job_with_its_message(engine) -> None:
     engine.error = ml.SiteError("site 'mixer_out' does not exist on atlas.")
-    job = runs.start(Request(**FACT))
+    job = runs.start(TraceRequest(**FACT))
     ended = ml.jobs.TABLE.wait(job.id, 20)
     assert ended is not None
     assert (ended.state, ended.error) == ("failed", "site 'mixer_out' does not exist on atlas.")
@@ -116,12 +116,12 @@ def test_a_failure_reaches_the_job_with_its_message(engine) -> None:
 
 def test_an_impossible_fact_starts_nothing(engine) -> None:
     with pytest.raises(ml.PromptError, match="does not occur"):
-        runs.start(Request(prompt="The capital of France is", subject="Peru"))
+        runs.start(TraceRequest(prompt="The capital of France is", subject="Peru"))
     assert ml.jobs.TABLE.jobs() == []
 
 
 def test_a_stored_result_reads_back_bitwise(stored) -> None:
-    run = stored(Request(**FACT))
+    run = stored(TraceRequest(**FACT))
     first = runs.load(run)
     runs._shown.clear()
     again = runs.load(run)

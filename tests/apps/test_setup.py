@@ -3,7 +3,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 import loaded
-from request import Request
+from trace_request import TraceRequest
 
 MAIN = str(Path(__file__).parents[2] / "apps" / "main.py")
 
@@ -26,7 +26,7 @@ def test_a_model_that_is_not_loaded_says_what_will_happen(engine) -> None:
 
 def test_a_loaded_model_shows_its_facts_and_the_tokens(engine) -> None:
     app = setup_page()
-    request = Request()
+    request = TraceRequest()
     loaded.load(request.load_arguments)
     app.run()
     assert any("3·␣of" in str(m.value) for m in app.markdown)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from synthetic_traces import make_trace
 
+from components import selection
 from trace_view import (
     AVERAGE,
     cell_of,
@@ -116,9 +117,9 @@ def test_a_checkpoint_of_a_shipped_model_comes_back_as_one() -> None:
 
 
 def test_a_link_that_asks_for_too_much_is_told_what_there_is() -> None:
-    problems = link_problems(
-        {"layer": "999", "pos": "abc", "site": "z", "fact": "4", "run": "x"}, make_trace(), (4, 7)
-    )
+    link = {"layer": "999", "pos": "abc", "site": "z", "fact": "4", "run": "x"}
+    counts = {"layer": 4, "pos": 7}
+    problems = selection.link_problems(link, **counts) + link_problems(link, make_trace())
     assert problems == [
         "layer '999': this result has layer 0 to 3",
         "pos 'abc': this result has pos 0 to 6",
@@ -126,4 +127,4 @@ def test_a_link_that_asks_for_too_much_is_told_what_there_is() -> None:
         "fact '4': this result has 0 to 0",
     ]
     fine = {"layer": "3", "pos": "0", "site": "mlp_out", "fact": "0"}
-    assert link_problems(fine, make_trace(), (4, 7)) == []
+    assert selection.link_problems(fine, **counts) + link_problems(fine, make_trace()) == []

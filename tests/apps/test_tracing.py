@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import mechlab as ml
-from request import Request
+from trace_request import TraceRequest
 
 MAIN = str(Path(__file__).parents[2] / "apps" / "main.py")
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Paris"}
@@ -33,7 +33,8 @@ def texts(app: AppTest) -> str:
 
 
 def grids_on(app: AppTest) -> int:
-    return len(app.get("bidi_component"))
+    names = [part.proto.component_name for part in app.get("bidi_component")]
+    return sum(name.endswith("cell_grid") for name in names)
 
 
 def run_to_the_end(app: AppTest) -> AppTest:
@@ -120,7 +121,7 @@ def test_a_reload_finds_the_running_job(engine) -> None:
 
 
 def test_a_stored_result_of_the_same_inputs_is_shown_at_once(engine, stored) -> None:
-    run = stored(Request(**FACT))
+    run = stored(TraceRequest(**FACT))
     app = opened()
     assert grids_on(app) == 3
     assert app.query_params["run"] == run
@@ -129,7 +130,7 @@ def test_a_stored_result_of_the_same_inputs_is_shown_at_once(engine, stored) -> 
 
 def test_the_button_says_that_a_stored_result_would_be_replaced(engine, stored) -> None:
     assert opened().button(key="run_now").label == "Run"
-    stored(Request(**FACT))
+    stored(TraceRequest(**FACT))
     app = opened()
     assert app.button(key="run_now").label == "Run again"
     assert "running again replaces it" in texts(app)
@@ -138,10 +139,10 @@ def test_the_button_says_that_a_stored_result_would_be_replaced(engine, stored) 
 
 
 def test_a_link_restores_result_inputs_and_cell(engine, stored) -> None:
-    run = stored(Request(prompt="Rome lies in", subject="Rome", target="Italy", samples=4))
+    run = stored(TraceRequest(prompt="Rome lies in", subject="Rome", target="Italy", samples=4))
     app = opened(run=run, site="mlp_out", layer="2", pos="1")
     assert app.text_input(key="in.prompt").value == "Rome lies in"
-    assert app.number_input(key="in.samples").value == 4
+    assert app.number_input(key="in.trace.samples").value == 4
     assert (app.number_input(key="layer").value, app.number_input(key="pos").value) == (2, 1)
     assert app.selectbox(key="site").value == "mlp_out"
     assert "Layer 2 · 1·Rome" in texts(app)
@@ -151,21 +152,21 @@ def test_a_link_restores_result_inputs_and_cell(engine, stored) -> None:
 
 def test_fields_show_options_that_only_python_would_choose(engine, stored) -> None:
     wild = {"seed": 2**40, "noise_scale": 250.0, "samples": 1200, "window": 300}
-    app = opened(run=stored(Request(**FACT, **wild)))
-    assert {name: app.number_input(key=f"in.{name}").value for name in wild} == wild
+    app = opened(run=stored(TraceRequest(**FACT, **wild)))
+    assert {name: app.number_input(key=f"in.trace.{name}").value for name in wild} == wild
     for name, value in wild.items():  # a bound would make the browser show another number
-        field = app.number_input(key=f"in.{name}")
+        field = app.number_input(key=f"in.trace.{name}")
         assert (field.min or 0) <= value and (field.max is None or value <= field.max)
 
 
 def test_cell_zero_can_be_linked(engine, stored) -> None:
-    app = opened(run=stored(Request(**FACT)), site="resid_post", layer="0", pos="0")
+    app = opened(run=stored(TraceRequest(**FACT)), site="resid_post", layer="0", pos="0")
     assert app.number_input(key="layer").value == 0
     assert "Layer 0 · 0·" in texts(app)
 
 
 def test_a_link_to_a_cell_that_does_not_exist_is_told(engine, stored) -> None:
-    app = opened(run=stored(Request(**FACT)), layer="999")
+    app = opened(run=stored(TraceRequest(**FACT)), layer="999")
     assert "layer '999': this result has layer 0 to 3" in texts(app)
     assert app.number_input(key="layer").value is None
 
@@ -182,15 +183,15 @@ def test_a_link_to_a_run_that_is_not_here_is_told(engine, run: str, said: str) -
 
 
 def test_changed_inputs_veil_the_picture_and_lead_back(engine, stored) -> None:
-    app = opened(run=stored(Request(**FACT)))
-    app.number_input(key="in.samples").set_value(7)
+    app = opened(run=stored(TraceRequest(**FACT)))
+    app.number_input(key="in.trace.samples").set_value(7)
     no_exception(app.run())
     assert "The inputs changed" in texts(app)
     assert "samples: 10 → 7" in texts(app)
     assert grids_on(app) == 3
     app.button(key="back").click()
     no_exception(app.run())
-    assert app.number_input(key="in.samples").value == 10
+    assert app.number_input(key="in.trace.samples").value == 10
     assert "The inputs changed" not in texts(app)
 
 
@@ -206,7 +207,7 @@ def test_a_fact_that_the_model_does_not_know_is_refused_with_a_way_on(engine) ->
     app.run()
     app = run_to_the_end(app)
     assert grids_on(app) == 3
-    assert app.checkbox(key="in.known_only").value is False
+    assert app.checkbox(key="in.trace.known_only").value is False
 
 
 def test_a_subject_that_is_not_in_the_prompt_cannot_be_run(engine) -> None:
@@ -219,7 +220,7 @@ def test_a_subject_that_is_not_in_the_prompt_cannot_be_run(engine) -> None:
 
 def test_hostile_text_is_shown_as_text(engine, stored) -> None:
     evil = ":red[x] $y$ <b>z</b> France **is**"
-    app = opened(run=stored(Request(prompt=evil, subject="France", target="Paris")))
+    app = opened(run=stored(TraceRequest(prompt=evil, subject="France", target="Paris")))
     assert any("\\:red\\[x\\]" in element.value for element in app.markdown)
     assert not any(":red[x]" in element.value for element in app.markdown)
     assert not any(element.allow_html for element in app.markdown)
@@ -228,23 +229,23 @@ def test_hostile_text_is_shown_as_text(engine, stored) -> None:
 def test_a_trace_that_restores_almost_nothing_says_so(engine, stored, monkeypatch) -> None:
     from components import trace_picture
 
-    run = stored(Request(**FACT))
+    run = stored(TraceRequest(**FACT))
     assert "little to bring back" not in texts(opened(run=run))
     monkeypatch.setattr(trace_picture, "little_to_restore", lambda trace, fact: True)
     assert "little to bring back" in texts(opened(run=run))
 
 
 def test_the_table_twin_holds_every_cell(engine, stored) -> None:
-    app = opened(run=stored(Request(**FACT)))
+    app = opened(run=stored(TraceRequest(**FACT)))
     app.toggle(key="table").set_value(True)
     no_exception(app.run())
     assert len(app.dataframe[0].value) == 3 * 4 * 6
 
 
 def test_the_code_shown_is_that_of_the_result_not_of_changed_fields(engine, stored) -> None:
-    run = stored(Request(**FACT))
+    run = stored(TraceRequest(**FACT))
     app = opened(run=run)
-    app.number_input(key="in.samples").set_value(7)
+    app.number_input(key="in.trace.samples").set_value(7)
     app.run()
     code = next(c.value for c in app.code if "causal_trace" in c.value)
     assert f"# run {run}" in code
@@ -252,8 +253,8 @@ def test_the_code_shown_is_that_of_the_result_not_of_changed_fields(engine, stor
 
 
 def test_stored_traces_are_listed_and_open_with_a_button(engine, stored) -> None:
-    first = stored(Request(**FACT))
-    second = stored(Request(prompt="Rome lies in", subject="Rome", target="Italy"))
+    first = stored(TraceRequest(**FACT))
+    second = stored(TraceRequest(prompt="Rome lies in", subject="Rome", target="Italy"))
     app = opened(run=first)
     app.button(key=f"open.{second}").click()
     no_exception(app.run())
@@ -262,8 +263,8 @@ def test_stored_traces_are_listed_and_open_with_a_button(engine, stored) -> None
 
 
 def test_a_cell_chosen_in_a_deep_result_is_let_go_in_a_shallow_one(engine, stored) -> None:
-    long = stored(Request(prompt="a b c d e f France", subject="France", target="x"))
-    short = stored(Request(**FACT))
+    long = stored(TraceRequest(prompt="a b c d e f France", subject="France", target="x"))
+    short = stored(TraceRequest(**FACT))
     app = opened(run=long, site="mlp_out", layer="3", pos="7")
     assert app.number_input(key="pos").value == 7
     app.text_input(key="in.prompt").set_value(FACT["prompt"])

@@ -1,0 +1,39 @@
+"""The table of pages: whoever adds a page adds one line."""
+
+from typing import NamedTuple
+
+__all__ = ["PAGES", "Page", "page_at", "page_of_method"]
+
+
+class Page(NamedTuple):
+    """One page of the dashboard."""
+
+    section: str
+    """`Explore`, `Change` or `Store`."""
+    file: str
+    """Below `apps/`."""
+    title: str
+    """As the navigation shows it."""
+    address: str
+    """Last part of its URL."""
+    icon: str
+    """A Material symbol."""
+    methods: tuple[str, ...] = ()
+    """Methods whose stored results it opens."""
+
+
+PAGES = (
+    Page("Explore", "views/tracing.py", "Causal trace", "trace", "grid_on", ("causal_trace",)),
+    Page("Store", "views/setup.py", "Setup", "setup", "tune"),
+)
+"""All pages in the order of the navigation; the first one opens at the start."""
+
+
+def page_at(address: str) -> Page | None:
+    """Return the page at an address, or None when there is none (yet)."""
+    return next((page for page in PAGES if page.address == address), None)
+
+
+def page_of_method(method: str) -> Page | None:
+    """Return the page that shows results of a method, or None."""
+    return next((page for page in PAGES if method in page.methods), None)
