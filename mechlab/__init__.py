@@ -95,6 +95,12 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods.evaluation import evaluate_edit as evaluate_edit
     from mechlab.methods.evaluation import next_token_reference as next_token_reference
     from mechlab.methods.evaluation import prediction_drift as prediction_drift
+    from mechlab.methods.induction import attention_by_lag as attention_by_lag
+    from mechlab.methods.induction import copy_loss as copy_loss
+    from mechlab.methods.induction import copying_scores as copying_scores
+    from mechlab.methods.induction import icl_score as icl_score
+    from mechlab.methods.induction import induction_scores as induction_scores
+    from mechlab.methods.induction import output_crp as output_crp
     from mechlab.methods.knockout import knockout as knockout
     from mechlab.methods.recall import CMR as CMR
     from mechlab.methods.recall import average_subjects as average_subjects
@@ -120,7 +126,12 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.store import Store as Store
     from mechlab.store import TraceCost as TraceCost
     from mechlab.store import trace_cost as trace_cost
+    from mechlab.workflows import as_edit_cases as as_edit_cases
+    from mechlab.workflows import edit_sweep as edit_sweep
+    from mechlab.workflows import localize_edit_verify as localize_edit_verify
     from mechlab.workflows import screen_then_verify as screen_then_verify
+    from mechlab.workflows import swept_edit as swept_edit
+    from mechlab.workflows import trace_edit_agreement as trace_edit_agreement
 
 __version__ = "0.1.0"
 
@@ -209,6 +220,14 @@ _NAMES = {
         "fit_cmr",
         "gaussian_fit",
     ),
+    "mechlab.methods.induction": (
+        "attention_by_lag",
+        "copy_loss",
+        "copying_scores",
+        "icl_score",
+        "induction_scores",
+        "output_crp",
+    ),
     "mechlab.methods.knockout": ("knockout",),
     "mechlab.methods.recall": (
         "CMR",
@@ -227,7 +246,14 @@ _NAMES = {
     "mechlab.prompts": ("EditRequest",),
     "mechlab.results": ("analysis", "by_token_role", "new_result", "top_heads"),
     "mechlab.store": ("Store", "TraceCost", "trace_cost"),
-    "mechlab.workflows": ("screen_then_verify",),
+    "mechlab.workflows": (
+        "as_edit_cases",
+        "edit_sweep",
+        "localize_edit_verify",
+        "screen_then_verify",
+        "swept_edit",
+        "trace_edit_agreement",
+    ),
 }
 """Each module's public names."""
 

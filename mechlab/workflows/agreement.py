@@ -4,7 +4,7 @@ Hase et al. 2023 (arXiv 2301.04213) ask it of ROME: the layer that an edit is ma
 of its success, the tracing effect at that layer hardly anything beyond.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy import stats
 
 from mechlab.engine import check_whole
 from mechlab.errors import OptionError
+from mechlab.statistics import bootstrap_interval
 
 __all__ = ["OUTCOMES", "rank_over_layers", "trace_edit_agreement"]
 
@@ -20,7 +21,6 @@ OUTCOMES = ("rewrite_score", "efficacy", "paraphrase", "neighbourhood", "case_sc
 """What success is measured by."""
 
 Array = np.ndarray[Any, Any]
-Statistic = Callable[[Array, Array], Array]
 
 
 def trace_edit_agreement(
@@ -42,8 +42,8 @@ def trace_edit_agreement(
         seed: of the resampling and of the shuffled control.
 
     Returns:
-        Dataset of (outcome), each with `..._low` and `..._high` (percentile interval, NaN with
-        fewer than 3 subjects):
+        Dataset of (outcome), each with `..._low` and `..._high` (percentile interval, for the first
+        that of `ml.statistics.bootstrap_interval`; NaN with too few subjects):
 
         - `rank_over_layers`: Spearman correlation over layers, averaged over facts: is the layer
           with more effect the better one to edit?
@@ -71,41 +71,52 @@ def trace_edit_agreement(
             f"the result lacks {', '.join(missing)}. Allowed: results of localize_edit_verify, and "
             f"outcomes among {', '.join(OUTCOMES)}. Give such a result."
         )
-    effect = result.trace_effect.transpose("case", "layer").values
+    effect = _values(result, "trace_effect")
     draws = _draws([str(one) for one in result.subject.values], resamples, seed)
-    rows: list[dict[str, float]] = []
-    for name in outcomes:
-        outcome = result[name].transpose("case", "layer").values
-        rows.append(_row(effect, outcome, draws, confidence, seed))
+    rows = [_row(effect, _values(result, name), draws, confidence, seed) for name in outcomes]
     columns = {name: ("outcome", [row[name] for row in rows]) for name in rows[0]}
     about = {"confidence": confidence, "resamples": resamples, "cases": len(effect)}
-    return xr.Dataset(columns, {"outcome": list(outcomes)}, about)
+    return rank_over_layers(result, outcomes).assign(columns).assign_attrs(about)
 
 
-def rank_over_layers(effect: Array, outcome: Array) -> Array:
-    """Return Spearman's correlation over layers of each case, NaN where it means nothing.
+def rank_over_layers(table: xr.Dataset, outcomes: Sequence[str] = OUTCOMES) -> xr.Dataset:
+    """Return Spearman's correlation over layers, averaged over facts.
 
     Args:
-        effect: `[case, layer]`.
-        outcome: the same axes.
+        table: `trace_effect` and the outcomes of (case, layer), `subject` of (case).
+        outcomes: which.
+
+    Returns:
+        `rank_over_layers`, `rank_over_layers_low` and `rank_over_layers_high` of (outcome); the
+        interval is that of `ml.statistics.bootstrap_interval`, subjects drawn together.
     """
-    return np.array([_spearman(a, b) for a, b in zip(effect, outcome, strict=True)])
+    effect = table.trace_effect.transpose("case", "layer").values
+    each = [
+        [_spearman(a, b) for a, b in zip(effect, _values(table, name), strict=True)]
+        for name in outcomes
+    ]
+    ranks = xr.DataArray(np.array(each), dims=("outcome", "case"))
+    cluster = [str(one) for one in table.subject.values]
+    ends = bootstrap_interval(ranks, dim="case", cluster=cluster)
+    name = "rank_over_layers"
+    columns = {name: ranks.mean("case"), f"{name}_low": ends.low, f"{name}_high": ends.high}
+    return xr.Dataset(columns, {"outcome": list(outcomes)})
+
+
+def _values(table: xr.Dataset, name: str) -> Array:
+    values: Array = table[name].transpose("case", "layer").values
+    return values
 
 
 def _row(
     effect: Array, outcome: Array, draws: Sequence[Array], confidence: float, seed: int
 ) -> dict[str, float]:
-    """Return every number of one outcome, with its interval."""
-    over_layers = rank_over_layers(effect, outcome)
+    """Return the numbers of one outcome that are drawn anew with the facts, and intervals."""
 
     def numbers(which: Array) -> dict[str, float]:
         a, b = effect[which], outcome[which]
         ranks = np.array([_spearman(x, y) for x, y in zip(a.T, b.T, strict=True)])
-        return {
-            "rank_over_layers": _mean(over_layers[which]),
-            "rank_over_facts": _mean(ranks),
-            **_explained(a, b),
-        }
+        return {"rank_over_facts": _mean(ranks), **_explained(a, b)}
 
     found = numbers(np.arange(len(effect)))
     drawn = [numbers(which) for which in draws]

@@ -38,9 +38,9 @@ def as_edit_cases(
     single = isinstance(what, Fact | EditRequest | EditCase)
     if not single and (isinstance(what, str) or not isinstance(what, Sequence) or not what):
         raise PromptError(
-            f"what is edited is {type(what).__name__} {what!r:.60}.\n  Allowed: a Fact, an "
-            'EditRequest, an EditCase, or a list of them.\n  Make ml.EditRequest("The capital of {} is", '
-            '"Poland", "London").'
+            f"what is edited is {type(what).__name__} {what!r:.60}.\n"
+            "  Allowed: a Fact, an EditRequest, an EditCase, or a list of them.\n"
+            '  Make ml.EditRequest("The capital of {} is", "Poland", "London").'
         )
     given: list[Any] = [what] if single else list(what)  # type: ignore[call-overload]
     objects = _objects(given, new_object)

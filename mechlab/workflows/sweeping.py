@@ -116,11 +116,19 @@ class Sweep:
 
     def scores(self) -> np.ndarray[Any, Any]:
         """Return S of each layer over the cases, NaN where no case is measured."""
-        held = np.stack([self.cells[name] for name in SCORED])
-        there = (~np.isnan(held)).sum(1)
-        means = np.where(there > 0, np.nansum(held, 1) / np.maximum(there, 1), np.nan)
-        found: np.ndarray[Any, Any] = harmonic_mean(means)
+        found: np.ndarray[Any, Any] = harmonic_mean(self._means(SCORED))
         return found
+
+    def margins(self) -> np.ndarray[Any, Any]:
+        """Return the mean of the three magnitudes of each layer."""
+        found: np.ndarray[Any, Any] = self._means([f"{name}_magnitude" for name in SCORED]).mean(0)
+        return found
+
+    def _means(self, names: Sequence[str]) -> np.ndarray[Any, Any]:
+        """Return means over the cases, `[name, layer]`, NaN where no case is measured."""
+        held = np.stack([self.cells[name] for name in names])
+        there = (~np.isnan(held)).sum(1)
+        return np.where(there > 0, np.nansum(held, 1) / np.maximum(there, 1), np.nan)
 
     def _factors(self) -> dict[str, Any]:
         place = projection(self.plan.model, self.layers[0], self.plan.site)
