@@ -84,12 +84,16 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import stored_key_statistics as stored_key_statistics
     from mechlab.methods import subject_embedding_std as subject_embedding_std
     from mechlab.methods import token_lens as token_lens
+    from mechlab.methods.checkpoints import over_checkpoints as over_checkpoints
     from mechlab.methods.cmr import TableSettings as TableSettings
     from mechlab.methods.cmr import cmr_null as cmr_null
     from mechlab.methods.cmr import cmr_p_value as cmr_p_value
+    from mechlab.methods.cmr import convert_beta as convert_beta
+    from mechlab.methods.cmr import crp_distance as crp_distance
     from mechlab.methods.cmr import crp_table as crp_table
     from mechlab.methods.cmr import fit_cmr as fit_cmr
     from mechlab.methods.cmr import gaussian_fit as gaussian_fit
+    from mechlab.methods.cmr import shipped_table as shipped_table
     from mechlab.methods.evaluation import edit_summary as edit_summary
     from mechlab.methods.evaluation import evaluate_each_edit as evaluate_each_edit
     from mechlab.methods.evaluation import evaluate_edit as evaluate_edit
@@ -127,9 +131,11 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.store import TraceCost as TraceCost
     from mechlab.store import trace_cost as trace_cost
     from mechlab.workflows import as_edit_cases as as_edit_cases
+    from mechlab.workflows import batch_edits as batch_edits
     from mechlab.workflows import edit_sweep as edit_sweep
     from mechlab.workflows import localize_edit_verify as localize_edit_verify
     from mechlab.workflows import screen_then_verify as screen_then_verify
+    from mechlab.workflows import sequential_edits as sequential_edits
     from mechlab.workflows import swept_edit as swept_edit
     from mechlab.workflows import trace_edit_agreement as trace_edit_agreement
 
@@ -212,13 +218,17 @@ _NAMES = {
         "next_token_reference",
         "prediction_drift",
     ),
+    "mechlab.methods.checkpoints": ("over_checkpoints",),
     "mechlab.methods.cmr": (
         "TableSettings",
         "cmr_null",
         "cmr_p_value",
+        "convert_beta",
+        "crp_distance",
         "crp_table",
         "fit_cmr",
         "gaussian_fit",
+        "shipped_table",
     ),
     "mechlab.methods.induction": (
         "attention_by_lag",
@@ -248,9 +258,11 @@ _NAMES = {
     "mechlab.store": ("Store", "TraceCost", "trace_cost"),
     "mechlab.workflows": (
         "as_edit_cases",
+        "batch_edits",
         "edit_sweep",
         "localize_edit_verify",
         "screen_then_verify",
+        "sequential_edits",
         "swept_edit",
         "trace_edit_agreement",
     ),

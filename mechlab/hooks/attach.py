@@ -110,7 +110,10 @@ class _Write:
             out[self.index] = out[self.index] * values
 
 
-Edits = dict[Place, list[_Write]]
+Write = Callable[[Tensor], None]
+"""Changes a site's tensor in place; it is handed a copy."""
+
+Edits = dict[Place, list[Write]]
 """For each place the writes to make there, in order."""
 
 
@@ -181,7 +184,7 @@ def capture(kept: Kept, place: Place) -> Callable[[Tensor], None]:
     return read
 
 
-def apply_writes(tensor: Tensor, writes: Sequence[_Write]) -> Tensor:
+def apply_writes(tensor: Tensor, writes: Sequence[Write]) -> Tensor:
     """Return a copy of `tensor` with the writes made."""
     out = tensor.clone()
     for write in writes:

@@ -27,6 +27,9 @@ from mechlab.prompts.published import (
 from mechlab.prompts.reading import read_facts, read_pairs
 from mechlab.prompts.roles import TOKEN_ROLES, role_of_positions
 from mechlab.prompts.sets import PromptSet, as_prompt_set
+from mechlab.prompts.token_kind import Text, TokenList
+from mechlab.prompts.token_lists import repeated_tokens, single_probe_lists, texts, without_repeats
+from mechlab.prompts.token_pools import as_token_ids
 from mechlab.prompts.world_edits import world_edits
 
 __all__ = [
@@ -51,7 +54,10 @@ __all__ = [
     "PromptPair",
     "PromptSet",
     "ScoredPrompt",
+    "Text",
+    "TokenList",
     "arithmetic",
+    "as_token_ids",
     "as_prompt_set",
     "capital_conflicts",
     "closed_book",
@@ -77,7 +83,11 @@ __all__ = [
     "read_pairs",
     "read_zsre",
     "recall_sequences",
+    "repeated_tokens",
     "role_of_positions",
+    "single_probe_lists",
+    "texts",
+    "without_repeats",
     "world_edits",
     "world_facts",
 ]

@@ -10,6 +10,7 @@ from mechlab.errors import PromptError
 from mechlab.prompts.edit_kind import EditCase
 from mechlab.prompts.kinds import Fact, Prompt, PromptPair
 from mechlab.prompts.needle_kind import NeedlePrompt
+from mechlab.prompts.token_kind import Text, TokenList
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -22,7 +23,8 @@ else:
 
 __all__ = ["Kind", "PromptSet", "as_prompt_set"]
 
-Kind = Literal["fact", "pair", "needle", "edit"]
+Kind = Literal["fact", "pair", "needle", "edit", "tokens", "text"]
+Kinds = Kind | Literal["any", "rows"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,7 +55,7 @@ class PromptSet(Sequence[P], Generic[P]):
 
     @property
     def kind(self) -> Kind:
-        """Which kind of prompt the set holds, `"fact"`, `"pair"`, `"needle"` or `"edit"`."""
+        """Which kind of prompt the set holds, such as `"fact"` or `"pair"`."""
         return cast(Kind, cast(Prompt, self.prompts[0]).kind)
 
     @cached_property
@@ -148,13 +150,18 @@ def as_prompt_set(prompts: object, kind: Literal["needle"]) -> PromptSet[NeedleP
 @overload
 def as_prompt_set(prompts: object, kind: Literal["edit"]) -> PromptSet[EditCase]: ...
 @overload
-def as_prompt_set(prompts: object, kind: Kind | Literal["any"]) -> PromptSet[Any]: ...
-def as_prompt_set(prompts: object, kind: Kind | Literal["any"] = "fact") -> PromptSet[Any]:
+def as_prompt_set(prompts: object, kind: Literal["tokens"]) -> PromptSet[TokenList]: ...
+@overload
+def as_prompt_set(prompts: object, kind: Literal["text"]) -> PromptSet[Text]: ...
+@overload
+def as_prompt_set(prompts: object, kind: Kinds) -> PromptSet[Any]: ...
+def as_prompt_set(prompts: object, kind: Kinds = "fact") -> PromptSet[Any]:
     """Return `prompts` as a PromptSet of the wanted kind; every method calls this first.
 
     Args:
         prompts: a PromptSet, one prompt, or any iterable of prompts.
-        kind: the kind that the caller can work with; `any` takes facts or pairs, one kind in a set.
+        kind: the kind that the caller can work with; `any` takes facts or pairs, `rows` token lists
+            or texts, one kind in a set.
 
     Raises:
         PromptError: when something in it is of another kind; the offenders are listed.
@@ -162,8 +169,8 @@ def as_prompt_set(prompts: object, kind: Kind | Literal["any"] = "fact") -> Prom
     if isinstance(prompts, tuple(_CLASSES.values())):
         prompts = (prompts,)
     found = prompts if isinstance(prompts, PromptSet) else PromptSet(_as_tuple(prompts))
-    read_at_end = found.kind if found.kind in _ANY else "fact"
-    _check_kind(found.prompts, read_at_end if kind == "any" else kind)
+    several = _SEVERAL.get(kind, (kind,))
+    _check_kind(found.prompts, found.kind if found.kind in several else several[0])
     return found
 
 
@@ -172,8 +179,13 @@ _CLASSES: dict[str, type[Any]] = {
     "pair": PromptPair,
     "needle": NeedlePrompt,
     "edit": EditCase,
+    "tokens": TokenList,
+    "text": Text,
 }
-_ANY = ("fact", "pair")  # kinds that are read at the end of one text
+_SEVERAL = {
+    "any": ("fact", "pair"),  # read at the end of one text
+    "rows": ("tokens", "text"),  # read at every position
+}
 
 
 def _as_tuple(prompts: object) -> tuple[Any, ...]:

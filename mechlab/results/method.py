@@ -12,6 +12,7 @@ from mechlab.errors import OptionError
 __all__ = ["Method", "analysis", "method_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+PromptKind = Literal["fact", "pair", "needle", "edit", "tokens", "text", "any", "rows"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Method:
     """The function itself, `(model, prompts, *, options) -> xarray.Dataset`."""
     version: int
     """Raised whenever the numbers change; results of other versions are recomputed."""
-    prompt_kind: Literal["fact", "pair", "needle", "edit", "any"]
-    """Which kind of prompt the function takes; `any` for facts or pairs, one kind in a set."""
+    prompt_kind: PromptKind
+    """Which kind of prompt the function takes; `any` for facts or pairs, `rows` for token lists
+    or texts, one kind in a set."""
     default_plot: str
     """Name of a function in `mechlab.plots`."""
     per_prompt: bool
@@ -39,7 +41,7 @@ class Method:
 def analysis(
     *,
     version: int = 1,
-    prompt_kind: Literal["fact", "pair", "needle", "edit", "any"] = "fact",
+    prompt_kind: PromptKind = "fact",
     default_plot: str = "layer_by_token",
     per_prompt: bool = True,
     check: Callable[..., object] | None = None,
