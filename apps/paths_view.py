@@ -1,0 +1,124 @@
+"""What the paths page shows of results, as plain values. Nothing here touches Streamlit."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import mechlab as ml
+from paths_request import head_of
+
+__all__ = [
+    "MOST_EDGES", "checks", "edges_shown", "is_trail", "joined", "partial_views", "sender_at",
+    "sender_grid", "strongest", "trail_of", "trail_text",
+]  # fmt: skip
+
+MOST_EDGES = 40
+
+
+def sender_grid(result: Any, *, prompt: int | None = None) -> Any:
+    """Return the senders by layer, coloured by what they do through the receiver."""
+    receiver = str(result["receiver"].values[0])
+    view = ml.plots.sender_views(result, receiver=receiver, prompt=prompt)[0]
+    return replace(view, title=f"Senders to {receiver}")
+
+
+def sender_at(view: Any, row: int, column: int) -> str:
+    """Return the name of a cell's sender: `L5H4`, `L5 MLP`, or a listed set."""
+    label = view.col_labels[column]
+    if view.col_name == "sender":
+        return str(label)
+    return (
+        f"L{view.row_labels[row]}H{label}"
+        if label.isdecimal()
+        else f"{label} {view.row_labels[row]}"
+    )
+
+
+def joined(results: list[Any]) -> Any:
+    """Return path patches of the same senders to several receivers as one.
+
+    What does not fit the first one, of other prompts or senders, is left out.
+    """
+    import xarray as xr
+
+    first, *others = results
+    kept = [first]
+    names = ["effect"]
+    seen = {str(first["receiver"].values[0])}
+    for result in others:
+        receiver = str(result["receiver"].values[0])
+        same = all(
+            result.sizes[axis] == first.sizes[axis]
+            and (result[axis].values == first[axis].values).all()
+            for axis in ("prompt", "sender")
+        )
+        if same and receiver not in seen:
+            kept.append(result)
+            seen.add(receiver)
+    if len(kept) == 1:
+        return first
+    together = xr.concat([one[names] for one in kept], "receiver", combine_attrs="override")
+    return together.assign_attrs(first.attrs)
+
+
+def strongest(result: Any) -> float:
+    """Return the size of the strongest mean effect; the end of the threshold's slider."""
+    edges, _ = ml.plots.path_edges(result, most=1)
+    return abs(edges[0].effect) if edges else 0.0
+
+
+def edges_shown(result: Any, threshold: float) -> tuple[list[Any], int]:
+    """Return at most 40 edges of at least that size, strongest first, and how many there are."""
+    edges, total = ml.plots.path_edges(result, most=MOST_EDGES)
+    return [edge for edge in edges if abs(edge.effect) >= threshold], total
+
+
+def checks(result: Any) -> str:
+    """Return how the parts compare with the whole, in words; empty when that cannot be told.
+
+    The whole is the effect of the corrupted prompt (of the clean one, when denoising). Paths of
+    heads alone leave out what MLPs and embeddings send, and effects need not add up.
+    """
+    mean = result["effect"].mean("prompt").values
+    gap = float((result["corrupted_metric"] - result["clean_metric"]).mean())
+    whole = gap if result.attrs.get("direction", "noising") == "noising" else -gap
+    total = float(np.nansum(mean))
+    if abs(whole) < 1e-6 or not np.isfinite(total):
+        return ""
+    return f"all paths together {total:+.2f} of {whole:+.2f} ({100 * total / whole:.0f} %)".replace(
+        "-", "−"
+    )
+
+
+def partial_views(partial: Any) -> list[Any] | None:
+    """Return the sender grid of an unfinished result; None while there is nothing to draw."""
+    if not np.isfinite(partial["effect"].values).any():
+        return None
+    return [sender_grid(partial)]
+
+
+# The trail: receivers walked so far, the logits first -----------------------------------------
+
+
+def trail_of(text: str, receiver: str) -> list[str]:
+    """Return the receivers of a trail, ending with the present one.
+
+    Args:
+        text: as the URL holds it, `logits~L5H4.q`; what is no receiver is left out.
+        receiver: the present one; what stands behind it in the trail is forgotten.
+    """
+    found = [part for part in text.split("~") if is_trail(part)]
+    if receiver in found:
+        return found[: found.index(receiver) + 1]
+    return [*found, receiver]
+
+
+def trail_text(trail: list[str]) -> str:
+    """Return a trail as the URL holds it."""
+    return "~".join(trail)
+
+
+def is_trail(part: str) -> bool:
+    """Return whether a part of a trail names a receiver."""
+    return part == "logits" or head_of(part) is not None or part.upper().startswith("MLP")
