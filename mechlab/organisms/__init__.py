@@ -5,6 +5,17 @@
 here needs torch until a model is trained or measured.
 """
 
+from mechlab.organisms.corpus.facts import held_out_templates
+from mechlab.organisms.language_training import Schedule, train_language_model
 from mechlab.organisms.shipped import acquisition, card, checkpoints, names, path
 
-__all__ = ["acquisition", "card", "checkpoints", "names", "path"]
+__all__ = [
+    "Schedule",
+    "acquisition",
+    "card",
+    "checkpoints",
+    "held_out_templates",
+    "names",
+    "path",
+    "train_language_model",
+]

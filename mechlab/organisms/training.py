@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from mechlab.organisms.acquiring import Record, log_spaced
 from mechlab.organisms.corpus.batches import batch
 from mechlab.organisms.corpus.tokenizer import train_tokenizer
+from mechlab.organisms.language_training import adamw, cosine_rate, descend
 from mechlab.organisms.runner import Runner
 from mechlab.organisms.skills import measure
 from mechlab.organisms.states import restore_state, save_state
@@ -66,13 +66,7 @@ class Recipe:
         """Return the learning rate of a step, counted from 0."""
         if step >= self.steps:
             return self.tail_rate * (1 - (1 - self.final_share) * (step - self.steps) / self.tail)
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        part = (step - self.warmup) / max(1, self.steps - self.warmup)
-        low = self.final_share
-        return self.learning_rate * (
-            low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
-        )
+        return cosine_rate(step, self.learning_rate, self.steps, self.warmup, self.final_share)
 
 
 def build_model(recipe: Recipe) -> "torch.nn.Module":
@@ -113,16 +107,8 @@ class Trainer:
             save_tokenizer(train_tokenizer(recipe.seed, recipe.vocabulary), out, recipe.context)
         self.tokenizer: Tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
         self.model = build_model(recipe)
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.model.parameters() if p.ndim > 1]},
-            {"params": [p for p in self.model.parameters() if p.ndim == 1], "weight_decay": 0.0},
-        ]
-        self.optimiser = torch.optim.AdamW(
-            groups,
-            lr=recipe.learning_rate,
-            betas=(recipe.beta1, recipe.beta2),
-            weight_decay=recipe.weight_decay,
-            fused=True,
+        self.optimiser = adamw(
+            self.model, recipe.learning_rate, (recipe.beta1, recipe.beta2), recipe.weight_decay
         )
         self.loss: Callable[..., torch.Tensor] = _loss_function(self.model, compiled)
         self.exposures: np.ndarray = np.zeros(0)
@@ -134,16 +120,12 @@ class Trainer:
         import torch
 
         data = batch(self.recipe.seed, self.step, self.tokenizer)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate(self.step)
         loss = self.loss(torch.from_numpy(data.tokens), torch.from_numpy(data.weights))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        rate = self.recipe.rate(self.step)
+        found = descend(self.model, self.optimiser, loss, rate, self.recipe.clip)
         self.exposures = data.exposures + (self.exposures if self.exposures.size else 0)
         self.step += 1
-        return float(loss.detach())
+        return found
 
     def save(self) -> None:
         """Write the present state."""

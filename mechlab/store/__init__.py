@@ -6,11 +6,14 @@ On disk, below the root:
     <method>/<key[:2]>/<key>/data-<writer>.zarr/    its arrays (zarr format 3)
     <method>/prompts/<key[:2]>/<key>/...            the result on one prompt, in the same form
     .../journal/                                    batches of a run that is under way
+    leases/<key>.json                               who computes what right now
+    models/<digest>/                                a model that a study trained, and its recipe
 
 A folder without a valid `record.json` is debris: readers ignore it, `Store.clean` removes it.
 """
 
 from mechlab.store.cost import TraceCost, trace_cost
+from mechlab.store.lease import Running
 from mechlab.store.records import DamagedEntry, DamagedEntryWarning, Entry, NewerEntry
 from mechlab.store.store import Damage, Store
 
@@ -20,6 +23,7 @@ __all__ = [
     "DamagedEntryWarning",
     "Entry",
     "NewerEntry",
+    "Running",
     "Store",
     "TraceCost",
     "trace_cost",

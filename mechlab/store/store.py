@@ -10,7 +10,7 @@ kill at any moment loses at most the batch in flight; several processes may writ
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,9 +23,11 @@ from mechlab.errors import StoreError
 from mechlab.progress import ProgressCallback
 from mechlab.prompts import as_prompt_set
 from mechlab.results import check_result, method_of
+from mechlab.store.bundles import pack, unpack
 from mechlab.store.export import export_result
 from mechlab.store.journal import FileJournal
 from mechlab.store.keys import bind
+from mechlab.store.lease import Running, running
 from mechlab.store.places import open_place
 from mechlab.store.records import (
     DamagedEntry,
@@ -37,6 +39,7 @@ from mechlab.store.records import (
 )
 from mechlab.store.running import JOURNAL, Run, load_entry
 from mechlab.store.shelf import RECORD, Shelf
+from mechlab.store.trained import trained_folder
 
 __all__ = ["Damage", "Store"]
 
@@ -265,6 +268,28 @@ class Store:
         path = path_of(str(_complete(source)["method"]), "run", digest(source))
         return FileJournal(self._shelf.place, f"{path}/{JOURNAL}")
 
+    def trained_model(self, recipe: object, train: Callable[[Path, Path], object]) -> Path:
+        """Return the folder of a model, trained when the store does not have it yet.
+
+            folder = ml.Store().trained_model(recipe, train)
+            model = ml.load_model(str(folder))
+
+        It lies in `models/<digest of the recipe>/`, with `recipe.json` beside the weights. Of
+        several processes that ask for the same model one trains it, and the others wait.
+
+        Args:
+            recipe: all that decides the weights, as values with a canonical form: raise a number
+                in it when the code of the training changes.
+            train: called with an empty folder, into which it writes a Hugging Face model and its
+                tokenizer, and with a second one for saved states: that one stays until the model
+                is finished, so that a killed training resumes.
+
+        Raises:
+            StoreError: the store is not a local folder, the recipe cannot be keyed, the folder
+                cannot be written, or a file in it was changed.
+        """
+        return trained_folder(self._shelf.place, recipe, train)
+
     def verify(self) -> list[Damage]:
         """Compare every file of every entry with its checksum and return what is damaged."""
         found: list[Damage] = []
@@ -294,8 +319,11 @@ class Store:
             place.remove(path)
         return old
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str) -> int:
         """Remove a run, and those of its prompts that no other run of the method holds.
+
+        Returns:
+            Bytes of data freed.
 
         Raises:
             StoreError: when there is no such entry, or several begin like this.
@@ -303,9 +331,32 @@ class Store:
         entry = self.entry(key)
         others = [other for other in self._entries("run", entry.method) if other.key != entry.key]
         kept = {chunk for other in others for chunk in other.chunks}
-        self._remove(entry.path)
+        freed = self._remove(entry)
         for chunk in set(entry.chunks) - kept:
-            self._remove(f"{entry.method}/prompts/{chunk[:2]}/{chunk}")
+            part = self._shelf.entry(path_of(entry.method, "prompt", chunk))
+            freed += 0 if part is None else self._remove(part)
+        return freed
+
+    def bundle(self, keys: Iterable[str]) -> bytes:
+        """Return stored results as one zip, for `add_bundle` of another store.
+
+        Raises:
+            StoreError: when there is no such entry, or one of its files cannot be read.
+        """
+        return pack(self._shelf, [self.entry(key) for key in keys])
+
+    def add_bundle(self, data: bytes) -> list[str]:
+        """Keep the results of a bundle and return their keys; it is checked whole before.
+
+        Raises:
+            StoreError: when anything in it is not as `bundle` writes it; nothing is kept then.
+        """
+        self._shelf.check_writable()
+        return unpack(self._shelf, data)
+
+    def running(self) -> list[Running]:
+        """Return what is being computed into this store now, by any process on any machine."""
+        return running(self._shelf.place)
 
     def export(self, key: str, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write a stored result as `.zarr` folder, `.zip` of one, `.csv` (long form) or `.json`.
@@ -356,6 +407,7 @@ class Store:
         names = self._shelf.place.names(path)
         yield from (f"{path}/{n}" for n in names if n not in (RECORD, entry.data))
 
-    def _remove(self, path: str) -> None:
-        self._shelf.place.remove(f"{path}/{RECORD}")  # first: from here on the rest is debris
-        self._shelf.place.remove(path)
+    def _remove(self, entry: Entry) -> int:
+        self._shelf.place.remove(f"{entry.path}/{RECORD}")  # first: then the rest is debris
+        self._shelf.place.remove(entry.path)
+        return sum(size for size, _ in entry.files.values())

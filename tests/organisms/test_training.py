@@ -1,9 +1,12 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from toys import make_hf
 
 from mechlab.organisms.echo import EchoRecipe, build_echo, echo_batch, train_echo
+from mechlab.organisms.language_training import Schedule, train_language_model
 from mechlab.organisms.training import Recipe, build_model, train_atlas
 
 TINY = Recipe(steps=4, tail=0, layers=1, width=16, heads=2, inner=16, vocabulary=512, warmup=2)
@@ -57,3 +60,36 @@ def test_learning_rate_warms_up_falls_and_starts_anew_for_the_tail() -> None:
     assert rates[4399] == pytest.approx(0.05 * recipe.learning_rate, rel=0.01)
     assert rates[4400] == recipe.tail_rate
     assert rates[-1] == pytest.approx(0.05 * recipe.tail_rate, rel=0.05)
+
+
+def test_a_language_model_resumes_bitwise_and_learns(tmp_path: Path) -> None:
+    schedule = Schedule(12, learning_rate=0.01, warmup=2)
+    rows = np.random.default_rng(0).integers(3, 50, size=(4, 9))
+
+    def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.roll(rows, step, axis=0), np.ones((4, 8), dtype=np.float32)
+
+    whole, parts = make_hf("llama", n_layers=1), make_hf("llama", n_layers=1)
+    losses = train_language_model(whole, batch, schedule, tmp_path / "whole")
+    begun = train_language_model(parts, batch, schedule, tmp_path / "parts", stop=5)
+    parts = make_hf("llama", n_layers=1)
+    seen: list[int] = []
+    again = train_language_model(
+        parts, batch, schedule, tmp_path / "parts", report=lambda step, _: seen.append(step)
+    )
+    assert same(whole, parts) and seen == list(range(6, 13))
+    assert (again == losses).all() and (begun == losses[:5]).all()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_tokens_weight_decides_whether_it_is_learned(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(3, 50, size=(4, 9))
+    weights = np.zeros((4, 8), dtype=np.float32)
+    weights[:, :4] = 1.0
+    model = make_hf("llama", n_layers=1)
+    schedule = Schedule(20, learning_rate=0.01, warmup=2)
+    train_language_model(model, lambda step: (rows, weights), schedule, tmp_path)
+    with torch.no_grad():
+        chances = model(torch.from_numpy(rows[:, :-1])).logits.log_softmax(-1)
+    held = chances.gather(2, torch.from_numpy(rows[:, 1:, None]))[..., 0].exp()
+    assert held[:, :4].mean() > 0.8 and held[:, 4:].mean() < 0.3
