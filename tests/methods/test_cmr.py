@@ -253,3 +253,54 @@ def test_the_published_curves_of_gpt2_small_give_the_published_distances() -> No
     assert best.peak_lag.item() == 1
     assert best.beta_enc.item() == pytest.approx(0.6, abs=0.1)
     assert best.beta_rec.item() == pytest.approx(0.75, abs=0.1)
+
+
+# --- betas of other models, curves of people ------------------------------------------------------
+
+
+def test_betas_of_the_two_forms_are_one_step() -> None:
+    """The step of each form, taken with the betas that the conversion gives."""
+    assert ml.convert_beta(0.5) == pytest.approx(0.707, abs=5e-4)
+    assert ml.convert_beta(0.7) == pytest.approx(0.919, abs=5e-4)
+    for cosine in (0.0, 0.6):
+        context, entering = np.array([1.0, 0.0]), np.array([cosine, np.sqrt(1 - cosine**2)])
+        for b in (0.0, 0.2, 0.8, 1.0):
+            beta = ml.convert_beta(b, cosine=cosine)
+            rho = np.sqrt(1 + beta**2 * (cosine**2 - 1)) - beta * cosine
+            moved = (1 - b) * context + b * entering
+            np.testing.assert_allclose(
+                rho * context + beta * entering, moved / np.linalg.norm(moved), atol=1e-12
+            )
+            assert ml.convert_beta(beta, "1 - beta", cosine=cosine) == pytest.approx(b, abs=1e-12)
+
+
+def test_a_beta_is_not_converted_twice() -> None:
+    fitted = ml.fit_cmr(curve((1, 3.0))).beta_enc
+    rho = ml.convert_beta(fitted)
+    assert float(rho) == 1 and rho.attrs["drift"] == "rho"
+    with pytest.raises(ml.OptionError, match="has the form 'rho' already"):
+        ml.convert_beta(rho)
+    with pytest.raises(ml.OptionError, match="to='beta'.*within 0 and 1.*cosine=1"):
+        ml.convert_beta(np.array([0.5, 1.2]), "beta", cosine=1)  # type: ignore[call-overload, type-var]
+
+
+def test_lag_0_counts_neither_in_a_head_nor_in_people() -> None:
+    human = curve((-2, 0.1), (-1, 0.2), (1, 0.5), (2, 0.2)).rename("prob")
+    heads = xr.concat([human, 3 * human + curve((0, 9.0)), human - 1, human * 0], "head")
+    found = ml.crp_distance(heads, human.where(human.lag != 0))
+    np.testing.assert_allclose(found.distance, [0, 0, 0, np.nan], atol=1e-15)
+    np.testing.assert_allclose(found.total_variation, [0, 0, np.nan, np.nan], atol=1e-15)
+    assert found.status.values[3] == "the curve is constant"
+    other = ml.crp_distance(human[::-1].assign_coords(lag=LAGS), human)
+    assert float(other.total_variation) == pytest.approx(0.4)
+    share, own = human.drop_sel(lag=0), human[::-1].assign_coords(lag=LAGS).drop_sel(lag=0)
+    assert float(other.distance) == pytest.approx(float(((own - share) ** 2).mean() / own.var()))
+
+
+def test_a_crp_that_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(ml.OptionError, match=r"curves lack the lags \[-6\]"):
+        ml.crp_distance(curve(), curve(), lags=range(-6, 6))
+    with pytest.raises(ml.OptionError, match="average over subjects first"):
+        ml.crp_distance(curve(), curve((1, 1.0)).expand_dims(subject=2))
+    with pytest.raises(ml.OptionError, match="the curve is constant"):
+        ml.crp_distance(curve(), curve())

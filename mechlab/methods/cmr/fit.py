@@ -1,13 +1,21 @@
 """Fit lag curves with the simplified context model: CMR distance, least squares, near cells."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mechlab.errors import OptionError
-from mechlab.methods.cmr.table import GRID, shipped_table
+from mechlab.methods.cmr.distances import (
+    Templates,
+    cmr_distances,
+    least_squares,
+    status_of,
+    templates,
+)
+from mechlab.methods.cmr.table import shipped_table
 
 __all__ = ["fit_cmr"]
 
@@ -17,6 +25,43 @@ FITTED_LAGS = tuple(range(-5, 6))
 NEAR = 1.05
 """Cells within this factor of the best distance are near-optimal."""
 CURVES_AT_ONCE = 256
+DRIFT = "1 - beta"
+"""The form of drift that the fitted betas belong to; see `convert_beta`."""
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Curves `[curve, lag]` with the axes they come from, and whether each has a shape."""
+
+    array: xr.DataArray
+    values: Array
+    status: Array
+
+    @property
+    def low(self) -> Array:
+        lowest: Array = self.values.min(axis=1)
+        return lowest
+
+    @property
+    def top(self) -> Array:
+        height: Array = self.values.max(axis=1) - self.low
+        return height
+
+    def shaped(self, values: Array) -> Array:
+        """Return values `[curve, ...]` along the axes that the curves come from."""
+        return values.reshape(self.array.shape[:-1] + values.shape[1:])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the search found, `[curve]`; cells are -1 and numbers NaN for a curve without shape."""
+
+    best: Array
+    distance: Array
+    ls_distance: Array
+    near_optimal: Array
+    listed: Array
+    """Near-optimal cells, best first, `[curve, candidate]`."""
 
 
 def fit_cmr(
@@ -56,76 +101,71 @@ def fit_cmr(
     """
     table = shipped_table() if table is None else table
     wanted = _checked_lags(curves, table, lags, candidates)
-    flat = curves.sel(lag=wanted).transpose(..., "lag")
-    values = flat.values.reshape(-1, len(wanted)).astype(np.float64)
-    status = np.array([status_of(curve) for curve in values])
-    good = np.flatnonzero(status == "ok")
-    templates, cells = _templates(table, wanted)
-    found = {name: np.full(len(values), np.nan) for name in ("distance", "scale", "ls_distance")}
-    near_count = np.full(len(values), np.nan)
-    best = np.full(len(values), -1)
-    listed = np.full((len(values), candidates), -1)
-    for part in np.array_split(good, max(1, -(-len(good) // CURVES_AT_ONCE))):
-        if not len(part):
-            continue
-        moved = values[part] - values[part].min(axis=1, keepdims=True)
-        distance = _distances(moved, templates)
-        best[part] = distance.argmin(axis=1)
-        found["distance"][part] = distance.min(axis=1)
-        found["ls_distance"][part] = _least_squares(moved, templates)
+    array = curves.sel(lag=wanted).transpose(..., "lag")
+    values = array.values.reshape(-1, len(wanted)).astype(np.float64)
+    held = _Curves(array, values, np.array([status_of(curve) for curve in values]))
+    cells = templates(table, wanted)
+    made = _result(held, _searched(held, cells, candidates), cells)
+    return made.assign_attrs(
+        table=str(table.attrs.get("digest", "")), source=str(array.attrs.get("source", ""))
+    )
+
+
+def _searched(held: _Curves, cells: Templates, candidates: int) -> _Found:
+    """Compare every curve that has a shape with every cell."""
+    count = len(held.values)
+    found = _Found(
+        best=np.full(count, -1),
+        distance=np.full(count, np.nan),
+        ls_distance=np.full(count, np.nan),
+        near_optimal=np.full(count, np.nan),
+        listed=np.full((count, candidates), -1),
+    )
+    good = np.flatnonzero(held.status == "ok")
+    for start in range(0, len(good), CURVES_AT_ONCE):
+        part = good[start : start + CURVES_AT_ONCE]
+        moved = held.values[part] - held.low[part, None]
+        distance = cmr_distances(moved, cells.shapes)
+        found.best[part] = distance.argmin(axis=1)
+        found.distance[part] = distance.min(axis=1)
+        found.ls_distance[part] = least_squares(moved, cells.shapes)
         near = distance <= NEAR * distance.min(axis=1, keepdims=True)
-        near_count[part] = near.sum(axis=1)
-        order = np.argsort(np.where(near, distance, np.inf), axis=1, kind="stable")
+        found.near_optimal[part] = near.sum(axis=1)
         for row, where in enumerate(part):
-            some = order[row, : min(candidates, int(near[row].sum()))]
-            listed[where, : len(some)] = some
-    top = values.max(axis=1) - values.min(axis=1)
-    raw_top = _raw_heights(table, wanted)
-    found["scale"][good] = top[good] / raw_top[best[good]]
-    prediction = np.full(values.shape, np.nan)
-    prediction[good] = templates[best[good]] * top[good, None] + values[good].min(axis=1)[:, None]
-    return _result(flat, values, status, found, near_count, best, listed, cells, prediction, table)
+            some = np.flatnonzero(near[row])
+            some = some[np.argsort(distance[row, some], kind="stable")][:candidates]
+            found.listed[where, : len(some)] = some
+    return found
 
 
-def _result(
-    flat: xr.DataArray,
-    values: Array,
-    status: Array,
-    found: dict[str, Array],
-    near_count: Array,
-    best: Array,
-    listed: Array,
-    cells: dict[str, Array],
-    prediction: Array,
-    table: xr.Dataset,
-) -> xr.Dataset:
-    axes, sizes = flat.dims[:-1], flat.shape[:-1]
-    lags = flat.lag.values
-    units = str(flat.attrs.get("units", ""))
-    peak = np.where(status == "ok", lags[np.nan_to_num(values, nan=-np.inf).argmax(axis=1)], np.nan)
-    numbers: dict[str, tuple[Array, str]] = {
-        **{name: (array, "") for name, array in found.items()},
-        "peak_lag": (peak, "tokens"),
-        "asymmetry": (_asymmetry(values, lags, status), units),
-        "near_optimal": (near_count, "cells"),
-        **{name: (_picked(cell, best), "") for name, cell in cells.items()},
+def _result(held: _Curves, found: _Found, cells: Templates) -> xr.Dataset:
+    axes, lags = held.array.dims[:-1], held.array.lag.values
+    units = str(held.array.attrs.get("units", ""))
+    safe = np.nan_to_num(held.values, nan=-np.inf)
+    numbers = {
+        "distance": (found.distance, ""),
+        "scale": (held.top / _picked(cells.heights, found.best), ""),
+        "ls_distance": (found.ls_distance, ""),
+        "peak_lag": (np.where(held.status == "ok", lags[safe.argmax(axis=1)], np.nan), "tokens"),
+        "asymmetry": (_asymmetry(held.values, lags, held.status), units),
+        "near_optimal": (found.near_optimal, "cells"),
     }
     data: dict[str, Any] = {
-        name: (axes, array.reshape(sizes), {"units": unit})
-        for name, (array, unit) in numbers.items()
+        name: (axes, held.shaped(values), {"units": unit})
+        for name, (values, unit) in numbers.items()
     }
-    data["prediction"] = ((*axes, "lag"), prediction.reshape(flat.shape), {"units": units})
-    for name, cell in cells.items():
-        near = _picked(cell, listed).reshape(*sizes, listed.shape[1])
-        data[f"near_{name}"] = ((*axes, "candidate"), near, {"units": ""})
-    coords = {name: coord for name, coord in flat.coords.items() if name not in data}
-    coords["status"] = (axes, status.reshape(sizes))
-    made = xr.Dataset(data, coords)
-    made.attrs = {
-        "table": str(table.attrs.get("digest", "")),
-        "source": str(flat.attrs.get("source", "")),
-    }
-    return made.assign_coords(candidate=np.arange(listed.shape[1]))
+    fitted = cells.shapes[found.best] * held.top[:, None] + held.low[:, None]
+    fitted = np.where(found.best[:, None] >= 0, fitted, np.nan)
+    data["prediction"] = ((*axes, "lag"), held.shaped(fitted), {"units": units})
+    for name, cell in cells.cells.items():
+        about = {"units": "", "drift": DRIFT} if name.startswith("beta") else {"units": ""}
+        data[name] = (axes, held.shaped(_picked(cell, found.best)), about)
+        near = held.shaped(_picked(cell, found.listed))
+        data[f"near_{name}"] = ((*axes, "candidate"), near, about)
+    coords = {name: coord for name, coord in held.array.coords.items() if name not in data}
+    coords["status"] = (axes, held.shaped(held.status))
+    coords["candidate"] = np.arange(found.listed.shape[1])
+    return xr.Dataset(data, coords)
 
 
 def _picked(cell: Array, index: Array) -> Array:
@@ -137,62 +177,6 @@ def _asymmetry(values: Array, lags: Array, status: Array) -> Array:
     if not (len(ahead) and len(behind)):
         return np.full(len(values), np.nan)
     return np.where(status == "ok", values[:, ahead[0]] - values[:, behind[0]], np.nan)
-
-
-def _templates(table: xr.Dataset, lags: Array) -> tuple[Array, dict[str, Array]]:
-    """Return every cell's CRP between 0 and 1 `[cell, lag]`, and its parameters `[cell]`."""
-    raw = _raw(table, lags)
-    low, high = raw.min(axis=1, keepdims=True), raw.max(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        templates = (raw - low) / (high - low)
-    parts = np.meshgrid(*(table[name].values for name in GRID), indexing="ij")
-    cells = {name: part.ravel() for name, part in zip(GRID, parts, strict=True)}
-    return np.where(high > low, templates, 0.0), cells
-
-
-def _raw(table: xr.Dataset, lags: Array) -> Array:
-    crp = table.crp.transpose(*GRID, "lag").sel(lag=lags).values.astype(np.float64)
-    flat = crp.reshape(-1, len(lags))
-    normal: Array = flat / flat.sum(axis=1, keepdims=True)
-    return normal
-
-
-def _raw_heights(table: xr.Dataset, lags: Array) -> Array:
-    raw = _raw(table, lags)
-    height: Array = raw.max(axis=1) - raw.min(axis=1)
-    height[height <= 0] = np.nan
-    return height
-
-
-def _distances(moved: Array, templates: Array) -> Array:
-    """Return the CMR distance of each curve (minimum 0) from each cell, `[curve, cell]`."""
-    unit = moved / moved.max(axis=1, keepdims=True)
-    n = moved.shape[1]
-    squared = (unit**2).sum(1)[:, None] - 2 * unit @ templates.T + (templates**2).sum(1)[None]
-    # The expansion of the square loses digits where the fit is perfect: those cells once more.
-    close = squared < 1e-6
-    rows, cells = np.nonzero(close)
-    squared[rows, cells] = ((unit[rows] - templates[cells]) ** 2).sum(axis=1)
-    distances: Array = np.maximum(squared, 0) / n / unit.var(axis=1)[:, None]
-    return distances
-
-
-def _least_squares(moved: Array, templates: Array) -> Array:
-    """Return 1 - R squared of the best cell with a free offset and a scale of at least 0."""
-    y = moved - moved.mean(axis=1, keepdims=True)
-    x = templates - templates.mean(axis=1, keepdims=True)
-    spread = np.maximum((x**2).sum(axis=1), 1e-300)
-    explained = np.maximum(y @ x.T, 0) ** 2 / spread
-    left: Array = np.maximum(1 - explained.max(axis=1) / (y**2).sum(axis=1), 0)
-    return left
-
-
-def status_of(curve: Array) -> str:
-    if not np.isfinite(curve).all():
-        return "a value is missing or not finite"
-    if np.ptp(curve) <= 1e-12 * max(1.0, float(np.abs(curve).max())):
-        return "the curve is constant"
-    return "ok"
 
 
 def _checked_lags(

@@ -8,7 +8,8 @@ import xarray as xr
 from scipy.optimize import OptimizeWarning, curve_fit
 
 from mechlab.errors import OptionError
-from mechlab.methods.cmr.fit import FITTED_LAGS, status_of
+from mechlab.methods.cmr.distances import status_of
+from mechlab.methods.cmr.fit import FITTED_LAGS
 
 __all__ = ["gaussian_fit"]
 
