@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import conflict_rankings as conflict_rankings
     from mechlab.methods import default_window as default_window
     from mechlab.methods import direct_logit_attribution as direct_logit_attribution
+    from mechlab.methods import edit_settings as edit_settings
     from mechlab.methods import export as export
     from mechlab.methods import fine_tune_edit as fine_tune_edit
     from mechlab.methods import generate as generate
@@ -184,6 +185,7 @@ _NAMES = {
         "conflict_rankings",
         "default_window",
         "direct_logit_attribution",
+        "edit_settings",
         "export",
         "fine_tune_edit",
         "generate",

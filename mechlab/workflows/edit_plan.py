@@ -1,6 +1,6 @@
 """How the edits of a workflow are made: checked once, contexts drawn once, kept in a journal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,13 @@ from mechlab.methods.editing import Delta, Edit, KeyStatistics, key_statistics, 
 from mechlab.methods.editing.contexts import check_contexts, rome_contexts
 from mechlab.methods.editing.corpora import Corpus, check_corpus
 from mechlab.methods.editing.edits import unedited_fingerprint
-from mechlab.methods.editing.modules import EditSite, check_layers, default_site, projection
+from mechlab.methods.editing.modules import (
+    EditSite,
+    Projection,
+    check_layers,
+    default_site,
+    projection,
+)
 from mechlab.methods.editing.rank_one import VARIANTS, Variant, check_statistics, collect
 from mechlab.methods.editing.rows import check_targets, subject_rows
 from mechlab.methods.editing.values import Objective
@@ -24,7 +30,15 @@ if TYPE_CHECKING:
     from mechlab.models import Model
     from mechlab.progress import Journal, ProgressCallback
 
-__all__ = ["NUMBERS", "EditPlan", "MadeEdit", "check_unedited"]
+__all__ = [
+    "NUMBERS",
+    "EditPlan",
+    "MadeEdit",
+    "check_given_statistics",
+    "check_setting_names",
+    "check_unedited",
+    "counted",
+]
 
 NUMBERS = (
     "division_factor",
@@ -39,7 +53,11 @@ NUMBERS = (
 )
 """What is kept of every edit besides its factors."""
 
-_FIXED = {"model", "request", "layer", "key_statistics", "variant", "site", "seed", "mode"}
+_FIXED = {
+    "model", "request", "requests", "layer", "layers", "key_statistics", "variant", "site", "seed",
+    "mode", "progress",
+}  # fmt: skip
+"""What a workflow decides itself."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +125,19 @@ class EditPlan:
                 lambda: check_whole("seed", seed, at_least=0),
                 lambda: _check_settings(given),
                 lambda: check_contexts(contexts),
-                lambda: _check_statistics(model, key_statistics, layers, chosen),
+                lambda: check_given_statistics(model, key_statistics, layers, chosen),
                 lambda: subject_rows(model, requests, template),
             ),
             [],
         )
         check_targets(model, requests)
-        found = key_statistics or _counted(model, layers, corpus, tokens, seed, chosen, progress)
+        found = key_statistics or counted(model, layers, corpus, tokens, seed, chosen, progress)
         drawn = rome_contexts(model, seed=seed) if contexts is None else tuple(contexts)
         return cls(model, variant, chosen, found, drawn, given, seed)
+
+    def place(self, layer: int) -> Projection:
+        """Return the projection that is edited in a layer."""
+        return projection(self.model, layer, self.site)
 
     def edit(self, request: EditRequest, layer: int, journal: "Journal | None" = None) -> MadeEdit:
         """Make the edit of a request on the model as it is now, or take it from the journal."""
@@ -148,32 +170,49 @@ def check_unedited(model: "Model") -> None:
         )
 
 
-def _check_statistics(model: "Model", statistics: object, layers: Sequence[int], site: str) -> None:
+def check_given_statistics(
+    model: "Model", statistics: object, layers: Sequence[int], site: str
+) -> None:
+    """Refuse key statistics of something else; none at all are counted later.
+
+    Raises:
+        OptionError: saying what does not fit.
+    """
     if statistics is not None:
         check_statistics(model, statistics, tuple(layers), site)
 
 
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse settings that `rank_one_edit` has not, and numbers out of range."""
-    known = sorted(set(signature(rank_one_edit).parameters) - _FIXED)
+def check_setting_names(settings: Mapping[str, Any], method: Callable[..., object]) -> None:
+    """Refuse settings that a method of editing has not, or that the workflow decides.
+
+    Raises:
+        OptionError: naming them all.
+    """
+    known = sorted(set(signature(method).parameters) - _FIXED)
     if wrong := sorted(set(settings) - set(known)):
         raise OptionError(
-            f"settings {', '.join(map(repr, wrong))} are none of rank_one_edit's. Allowed: "
+            f"settings {', '.join(map(repr, wrong))} are none of {method.__name__}'s. Allowed: "
             f"{', '.join(known)}. Correct the names."
         )
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that `rank_one_edit` has not, and numbers out of range."""
+    check_setting_names(settings, rank_one_edit)
     numbers = {field.name for field in fields(Objective)} & set(settings)
     Objective(**{name: settings[name] for name in numbers if settings[name] is not None})
 
 
-def _counted(
+def counted(
     model: "Model",
     layers: Sequence[int],
     corpus: Corpus,
     tokens: int,
     seed: int,
     site: EditSite,
-    progress: "ProgressCallback | None",
+    progress: "ProgressCallback | None" = None,
 ) -> KeyStatistics:
+    """Count the key statistics that a workflow was not given."""
     return key_statistics(
         model, layer=sorted(layers), corpus=corpus, tokens=tokens, seed=seed, site=site,
         progress=progress,

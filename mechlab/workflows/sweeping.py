@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from mechlab.methods.editing import Edit
-from mechlab.methods.editing.modules import projection
 from mechlab.methods.evaluation import evaluate_each_edit, evaluate_edit
 from mechlab.methods.evaluation.measures import MEASURES, Protocol, harmonic_mean
 from mechlab.methods.evaluation.summary import SCORED
@@ -131,7 +130,7 @@ class Sweep:
         return np.where(there > 0, np.nansum(held, 1) / np.maximum(there, 1), np.nan)
 
     def _factors(self) -> dict[str, Any]:
-        place = projection(self.plan.model, self.layers[0], self.plan.site)
+        place = self.plan.place(self.layers[0])
         width = {"left": place.d_out, "right": place.d_in}
         held = {
             name: np.full((len(self.cases), len(self.layers), size), np.nan)
