@@ -24,6 +24,12 @@ class Page(NamedTuple):
 
 PAGES = (
     Page("Explore", "views/tracing.py", "Causal trace", "trace", "grid_on", ("causal_trace",)),
+    Page(
+        "Explore", "views/heads.py", "Heads", "heads", "view_module",
+        ("direct_logit_attribution", "ablate", "activation_patch", "attribution_patch"),
+    ),
+    Page("Explore", "views/paths.py", "Paths", "paths", "account_tree", ("path_patch",)),
+    Page("Store", "views/stored.py", "Runs & compare", "runs", "inventory_2"),
     Page("Store", "views/setup.py", "Setup", "setup", "tune"),
 )
 """All pages in the order of the navigation; the first one opens at the start."""

@@ -148,12 +148,21 @@ class Request:
             and about.get("model_weights", self.weights) == self.weights
             and about.get("model_revision", "none") == (version or "none")
         )
-        if entry.method != self.method or not same_model:
-            return False
-        wanted = {name: plain(value) for name, value in self.options.items()}
+        return entry.method == self.method and same_model and self.has_options(entry.options)
+
+    def has_options(self, options: Mapping[str, Any]) -> bool:
+        """Return whether bound options, as the store records them, are those of this request."""
         return all(
-            plain(entry.options.get(name, self.OTHER_DEFAULTS.get(name))) == plain(value)
-            for name, value in {**self.OTHER_DEFAULTS, **wanted}.items()
+            plain(options.get(name, self.OTHER_DEFAULTS.get(name))) == plain(value)
+            for name, value in {**self.OTHER_DEFAULTS, **self.options}.items()
+        )
+
+    def computed_by(self, other: Any) -> bool:
+        """Return whether a run under way, as the store tells of it, computes this request."""
+        return (
+            (other.method, other.model_name) == (self.method, self.model_name)
+            and other.prompts == self.digest()
+            and self.has_options(other.options)
         )
 
     def compute(self, model: Any, progress: Any, *, recompute: bool) -> str:

@@ -1,5 +1,6 @@
 """Stored results and background runs, as the pages see them. Nothing here touches Streamlit."""
 
+import os
 import re
 import time
 from collections import OrderedDict
@@ -11,7 +12,8 @@ import mechlab as ml
 from request import Request
 
 __all__ = [
-    "entry", "find", "is_run_id", "job_of", "load", "of_model", "queue_of", "recent", "start",
+    "elsewhere", "entry", "find", "is_run_id", "job_of", "load", "of_model", "queue_of", "recent",
+    "start",
 ]  # fmt: skip
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -82,14 +84,31 @@ def job_of(request: Request) -> Any | None:
     return ml.jobs.TABLE.job(request.id)
 
 
-def start(request: Request, *, recompute: bool = False) -> Any:
-    """Run a request in the background, or attach to the run under way.
+def elsewhere(request: Request) -> Any | None:
+    """Return what is known of a run of this request in another process, or None."""
+    here = os.getpid()
+    others = (one for one in ml.Store().running() if one.pid != here)
+    return next((one for one in others if request.computed_by(one)), None)
+
+
+def start(request: Request, *, recompute: bool = False, detached: bool = False) -> Any:
+    """Run a request in the background, or attach to the run under way, in whatever process.
+
+    Args:
+        request: what to run.
+        recompute: whether to replace a stored result.
+        detached: whether to use a process of its own, which goes on when the dashboard ends.
 
     Raises:
         MechlabError: when the prompts cannot be used; nothing is started then.
     """
     if problem := request.problem():
         raise ml.PromptError(problem)
+    label = f"{request.method.replace('_', ' ')}: “{request.label}” on {request.model}"
+    queue = queue_of(request)
+    if detached:
+        alone = ml.jobs.detached(request.spec(), ml.Store().root)
+        return ml.jobs.submit(request.id, alone, device=f"{queue}, detached", label=label)
 
     def work(progress: Any) -> str:
         progress(ml.Progress(0, 0, f"loading {request.model}"))
@@ -97,8 +116,7 @@ def start(request: Request, *, recompute: bool = False) -> Any:
         progress(ml.Progress(0, 0, "checking what the model lets us see"))
         return request.compute(model, progress, recompute=recompute)
 
-    label = f"{request.method.replace('_', ' ')}: “{request.label}” on {request.model}"
-    return ml.jobs.submit(request.id, work, device=queue_of(request), label=label)
+    return ml.jobs.submit(request.id, work, device=queue, label=label)
 
 
 def queue_of(request: Request) -> str:

@@ -1,16 +1,21 @@
+import errno
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import xarray as xr
 
 from mechlab import jobs
-from mechlab.errors import Cancelled, ModelError, OptionError
+from mechlab.errors import Cancelled, ModelError, OptionError, StoreError
 from mechlab.jobs import JobTable
 from mechlab.progress import Progress, ProgressCallback
+from mechlab.store import Running, Store
 
 Gate = threading.Event
 SOON = 10.0  # seconds; only a broken table ever waits that long
@@ -265,3 +270,107 @@ def test_the_table_needs_neither_torch_nor_streamlit() -> None:
     code = "import sys, mechlab.jobs; print({'torch', 'streamlit'} & set(sys.modules))"
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "set()"
+
+
+FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Paris"}
+SPEC = {"method": "causal_trace", "model": "atlas", "prompts": [FACT]}
+
+STAND_IN = """
+import json, sys
+sys.path.insert(0, {tests!r})
+from store_fakes import FakeModel, facts, trace
+from mechlab import Store
+store, options = Store({root!r}), json.load(open({spec!r}))["options"]
+store.run(trace, FakeModel(), facts(1), **options)
+print(json.dumps({{"run": store.key(trace, FakeModel(), facts(1), **options)[:12]}}))
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a method without torch where `mechlab run` would stand; the process is a real one."""
+
+    def command(spec: Path, root: str) -> list[str]:
+        about = {"tests": str(Path(__file__).parent), "root": root, "spec": str(spec)}
+        return [sys.executable, "-c", STAND_IN.format(**about)]
+
+    monkeypatch.setattr(sys.modules[jobs.detached.__module__], "_command", command)
+
+
+def one_under_way(store: Store) -> Running:
+    deadline = time.monotonic() + 60
+    while not store.running():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return store.running()[0]
+
+
+def test_a_detached_run_keeps_its_result_in_the_store(table: JobTable, tmp_path: Path) -> None:
+    spec = {**SPEC, "options": {"samples": 1, "sites": ["mlp_out"], "layers": [0]}}
+    table.submit("a", jobs.detached(spec, str(tmp_path)))
+    ended = table.wait("a", 200)
+    assert ended is not None
+    assert ended.state == "done", ended.error
+    assert [entry.id for entry in Store(tmp_path).find()] == [ended.result]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_detached_process_that_is_killed_is_told_and_one_can_go_on(
+    table: JobTable, tmp_path: Path
+) -> None:
+    slow = {**SPEC, "options": {"slow": 0.5}}
+    table.submit("a", jobs.detached(slow, str(tmp_path)))
+    os.kill(one_under_way(Store(tmp_path)).pid, signal.SIGKILL)
+    ended = table.wait("a", 20)
+    assert ended is not None
+    assert ended.state == "failed"
+    assert "ended by SIGKILL, often because memory ran out" in ended.error
+    assert Store(tmp_path).running() == []
+    table.submit("a", jobs.detached(slow, str(tmp_path)))
+    again = table.wait("a", 60)
+    assert again is not None
+    assert again.state == "done", again.error
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_cancelling_a_detached_run_ends_its_process(table: JobTable, tmp_path: Path) -> None:
+    table.submit("a", jobs.detached({**SPEC, "options": {"slow": 20.0}}, str(tmp_path)))
+    pid = one_under_way(Store(tmp_path)).pid
+    table.cancel("a")
+    ended = table.wait("a", 20)
+    assert ended is not None
+    assert ended.state == "cancelled"
+    assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_detached_run_that_is_refused_says_why(table: JobTable, tmp_path: Path) -> None:
+    table.submit("a", jobs.detached({**SPEC, "options": {"smaples": 3}}, str(tmp_path)))
+    ended = table.wait("a", 60)
+    assert ended is not None
+    assert ended.state == "failed"
+    assert "smaples" in ended.error
+
+
+def test_a_store_elsewhere_takes_no_detached_runs() -> None:
+    with pytest.raises(StoreError, match="on this machine"):
+        jobs.detached(SPEC, "memory://somewhere")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (MemoryError(), "the memory of this device ran out"),
+    ],
+)
+def test_a_full_disk_and_memory_are_told_in_words(
+    table: JobTable, error: Exception, said: str
+) -> None:
+    def work(progress: ProgressCallback) -> None:
+        raise error
+
+    table.submit("a", work)
+    ended = table.wait("a", SOON)
+    assert ended is not None
+    assert said in ended.error

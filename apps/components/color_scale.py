@@ -10,13 +10,13 @@ from text import signed
 __all__ = ["color_scale"]
 
 
-def color_scale(views: list[Any]) -> None:
+def color_scale(views: list[Any], *, key: str = "scale") -> None:
     """Draw the scale that the grids share; the strip is text-free, its words are ordinary text."""
     view = views[0]
     stops = ml.plots.DIVERGING if view.kind == "diverging" else ml.plots.SEQUENTIAL
     low, high = view.limits
     shown = signed(low, 3) if view.kind == "diverging" else f"{low:.0f}"
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="scale"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=key):
         st.markdown(f":small[{shown}]", width="content")
         # Only colours of our own palette enter this markup.
         st.html(

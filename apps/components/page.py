@@ -14,8 +14,10 @@ import streamlit as st
 import cost
 import mechlab as ml
 import runs
+from compare_view import views_of
 from components import states
 from components.bar import announce, pinned_run
+from components.compare import against_pinned
 from components.picker import adopt, current, field_key, prepare
 from components.progress import PartialViews, follow
 from components.states import Refusal
@@ -51,8 +53,8 @@ class ResultPage:
     """Grids of an unfinished result."""
     refused: Callable[[Any], Refusal | None] = lambda result: None
     """Why a result means nothing (its baseline is broken), or None."""
-    compare: Callable[[Any, Any], None] | None = None
-    """`(result, pinned)`: draws the result against the pinned run B, on one scale."""
+    views: Callable[[Any], list[Any]] = views_of
+    """The grids of a result, to lay it beside the pinned run."""
     selections: tuple[str, ...] = ("layer", "head", "pos")
     """Session keys to forget when another stored result is opened by hand."""
 
@@ -144,6 +146,11 @@ def _actions(page: ResultPage, request: Request, has_result: bool) -> None:
         )  # fmt: skip
         with st.popover("Options", icon=":material/tune:", width="content"):
             page.options()
+            st.button(
+                "Run detached", key="run_detached", disabled=bool(problem), type="tertiary",
+                icon=":material/rocket_launch:", on_click=_start, args=(request, False, True),
+                help="In a process of its own, which goes on when the dashboard is closed.",
+            )  # fmt: skip
             if request.more != "{}":
                 st.caption(f"Also, from the stored result: {words(request.more)}")
             st.page_link("views/setup.py", label="Change the model", icon=":material/memory:")
@@ -156,9 +163,10 @@ def _actions(page: ResultPage, request: Request, has_result: bool) -> None:
             st.caption(said, width="content")
 
 
-def _start(request: Request, again: bool = False) -> None:
+def _start(request: Request, again: bool = False, detached: bool = False) -> None:
+    recompute = again and runs.find(request) is not None
     try:
-        runs.start(request, recompute=again and runs.find(request) is not None)
+        runs.start(request, recompute=recompute, detached=detached)
     except ml.MechlabError as error:  # the fields changed under the button
         st.toast(words(str(error), 300), icon=":material/error:")
 
@@ -201,7 +209,7 @@ def _result(page: ResultPage, result: Any, request: Request, link: Mapping[str, 
 
 def _against_pinned(page: ResultPage, result: Any, run: str) -> None:
     pinned = pinned_run()
-    if pinned is None or pinned == run or page.compare is None:
+    if pinned is None or pinned == run:
         return
     record = runs.entry(pinned)
     if record is None:
@@ -210,7 +218,7 @@ def _against_pinned(page: ResultPage, result: Any, run: str) -> None:
         st.caption(f"The pinned run {pinned} is of another kind: there is nothing to compare here.")
     else:
         try:
-            page.compare(result, runs.load(pinned))
+            against_pinned(page.views(result), page.views(runs.load(pinned)))
         except ml.MechlabError as error:
             st.warning(words(str(error), 400), icon=":material/compare:")
 
@@ -226,6 +234,8 @@ def _nothing_yet(page: ResultPage, request: Request, job: Any | None) -> None:
         states.failed(job, request)
     elif job is not None and job.state == "cancelled":
         states.stopped(job)
+    elif (other := runs.elsewhere(request)) is not None:
+        states.elsewhere(other, lambda: _start(request))
     else:
         st.markdown(page.question)
         st.caption(page.hint)

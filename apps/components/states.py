@@ -18,8 +18,8 @@ from request import Request
 from text import words
 
 __all__ = [
-    "Refusal", "bad_link", "cannot_be_read", "failed", "no_model", "refusal", "stale_notice",
-    "stopped",
+    "Refusal", "bad_link", "cannot_be_read", "elsewhere", "failed", "no_model", "refusal",
+    "stale_notice", "stopped",
 ]  # fmt: skip
 
 _MOST_LINES = 6
@@ -115,6 +115,17 @@ def stopped(job: Any) -> None:
         f"Stopped: {words(job.error)}. Run again to go on; finished batches are kept.",
         icon=":material/pause_circle:",
     )
+
+
+def elsewhere(one: Any, follow: Callable[[], None]) -> None:
+    """Say that another process computes this very request, and offer to follow it."""
+    count = f"{one.done:,} of {one.total:,} {one.unit}" if one.total else "starting"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.info(
+            f"Another process ({one.pid}) computes this now: {words(count)}.",
+            icon=":material/sync:",
+        )
+        st.button("Follow it", key="follow", on_click=follow)
 
 
 def cannot_be_read(error: ml.StoreError) -> None:

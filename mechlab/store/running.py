@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from mechlab.results import check_result
 from mechlab.store.joining import join_prompts
 from mechlab.store.journal import FileJournal
 from mechlab.store.keys import HINTS, Request
+from mechlab.store.lease import hold
 from mechlab.store.records import DamagedEntry, DamagedEntryWarning, Entry, Kind, path_of
 from mechlab.store.shelf import Shelf
 
@@ -38,13 +39,35 @@ class Run:
     recompute: bool
 
     def result(self) -> xr.Dataset:
-        """Return the stored result, or compute what is missing of it."""
-        found = None if self.recompute else self._look("run", self._key)
-        if found is not None:
-            self._report(len(self.prompts), len(self.prompts), None)
-            return found[1]
+        """Return the stored result, or compute what is missing of it.
+
+        While another process computes the same, wait for its result.
+        """
+        if (found := self._stored()) is not None:
+            return found
         self.shelf.check_writable()
-        return self._by_prompt() if self._falls_apart else self._whole()
+        with hold(self.shelf.place, self._key, self._about, self.progress) as progress:
+            held = replace(self, progress=progress)
+            if (found := held._stored(quiet=True)) is not None:
+                return found
+            return held._by_prompt() if self._falls_apart else held._whole()
+
+    def _stored(self, *, quiet: bool = False) -> xr.Dataset | None:
+        found = None if self.recompute else self._look("run", self._key, quiet=quiet)
+        if found is None:
+            return None
+        self._report(len(self.prompts), len(self.prompts), None)
+        return found[1]
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        """What others are told of this run while it is under way."""
+        return {
+            "method": self.request.method.name,
+            "model_name": str(getattr(self.model, "name", self.request.fingerprint[:12])),
+            "prompts": self.prompts.digest,
+            "options": dict(self.request.options),
+        }
 
     @property
     def _falls_apart(self) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -320,3 +321,45 @@ def test_the_page_stays_without_torch_until_something_runs() -> None:
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "set()"
+
+
+def test_a_run_in_another_process_is_told_and_can_be_followed(engine, monkeypatch) -> None:
+    import runs
+
+    class Other:
+        pid, done, total, unit = 4711, 640, 1200, "rows"
+
+    monkeypatch.setattr(runs, "elsewhere", lambda request: Other)
+    app = opened()
+    assert "Another process (4711) computes this now: 640 of 1,200 rows" in texts(app)
+    app.button(key="follow").click()
+    no_exception(app.run())
+    assert len(ml.jobs.TABLE.jobs()) == 1
+
+
+def test_a_run_elsewhere_is_recognised_by_all_that_matters() -> None:
+    request = TraceRequest(**FACT)
+    about = {
+        "method": "causal_trace",
+        "model_name": "atlas",
+        "prompts": request.digest(),
+        "options": {**request.options, "sites": list(request.sites)},
+    }
+    assert request.computed_by(SimpleNamespace(**about))
+    for change in ({"model_name": "echo"}, {"prompts": "0"}, {"options": {"seed": 3}}):
+        assert not request.computed_by(SimpleNamespace(**{**about, **change}))
+
+
+def test_a_pinned_run_is_laid_beside_the_one_on_the_page(engine, stored) -> None:
+    pinned = stored(TraceRequest(**FACT, seed=1))
+    run = stored(TraceRequest(**FACT))
+    app = opened(run=run, b=pinned)
+    assert grids_on(app) == 3 + 3 * 3
+    assert "B with A: r = " in texts(app)
+    app.button(key="unpin").click()
+    no_exception(app.run())
+    assert grids_on(app) == 3
+    app.button(key="pin").click()
+    no_exception(app.run())
+    assert app.query_params["b"] == run
+    assert "0" * 12 + " is not in this store" in texts(opened(run=run, b="0" * 12))

@@ -5,6 +5,7 @@ a second one, finds the running job again. A job is handed a function and knows 
 computes; whatever must outlive the process belongs in the store.
 """
 
+import errno
 import threading
 import time
 import traceback
@@ -14,12 +15,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechlab.errors import Cancelled, MechlabError, OptionError
+from mechlab.jobs.detached import detached
 from mechlab.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["TABLE", "Job", "JobTable", "State", "Work", "submit"]
+__all__ = ["TABLE", "Job", "JobTable", "State", "Work", "detached", "submit"]
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 """Life of a job; the last three are final."""
@@ -234,6 +236,13 @@ def _sentence(error: BaseException) -> str:
     """Return what to tell a person: our own messages as they are, others with their type."""
     if isinstance(error, MechlabError):
         return str(error)
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return (
+            "the memory of this device ran out. Finished batches are kept. Unload other models, "
+            "use bfloat16, a shorter prompt or fewer samples, then run again."
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full. What was finished is kept. Make space, then run again."
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 

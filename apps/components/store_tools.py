@@ -1,0 +1,110 @@
+"""What can be done with stored runs: import, export, delete, verify, tidy up."""
+
+import io
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import streamlit as st
+
+import mechlab as ml
+from components.store_table import tick
+from store_view import megabytes
+from text import words
+
+__all__ = ["import_menu", "running_now", "ticked_menu", "whole_store_menu"]
+
+_SAID = "store_said"
+
+
+def running_now() -> None:
+    """Say what is being computed into this store, in this process or another one."""
+    said = st.session_state.pop(_SAID, None)
+    if said is not None:
+        kind, text = said
+        (st.success if kind == "ok" else st.error)(text)
+    for one in ml.Store().running():
+        count = f"{one.done:,} of {one.total:,} {one.unit}" if one.total else "starting"
+        st.caption(
+            f":material/progress_activity: {words(one.method.replace('_', ' '))} on "
+            f"{words(one.model_name)}: {words(count)} (process {one.pid})"
+        )
+
+
+def import_menu() -> None:
+    """Draw the field that takes a bundle."""
+    with st.popover("Import", icon=":material/upload:"):
+        st.caption("A bundle that Export made. It is checked whole before anything is kept.")
+        file = st.file_uploader("Bundle (.zip)", type="zip", key="bundle", max_upload_size=5)
+        st.button("Import it", key="import_now", disabled=file is None, on_click=_take)
+
+
+def ticked_menu(records: Sequence[Any]) -> None:
+    """Draw what can be done with the ticked runs."""
+    ids = [record.id for record in records]
+    with st.popover("Export ticked", icon=":material/download:", disabled=not records):
+        st.caption("Results with their records, for the store of somebody else.")
+        st.download_button(
+            "Bundle (.zip)", lambda: io.BytesIO(ml.Store().bundle(ids)),
+            f"mechlab-{len(ids)}-runs.zip", "application/zip", key="export_bundle",
+            on_click="ignore",
+        )  # fmt: skip
+    with st.popover("Delete ticked…", icon=":material/delete:", disabled=not records):
+        size = megabytes(sum(record.size for record in records))
+        count = "this run" if len(ids) == 1 else f"these {len(ids)} runs"
+        st.markdown(f"Delete {count}? Up to {size} is freed. This cannot be undone.")
+        st.button(
+            f"Delete {count}", key="delete_now", type="primary", on_click=_delete, args=(ids,)
+        )
+
+
+def whole_store_menu() -> None:
+    """Draw what concerns all that is stored."""
+    with st.popover("Store", icon=":material/database:"):
+        st.caption(words(ml.Store().root))
+        st.button("Verify checksums", key="verify", on_click=_verify)
+        st.button("Remove remains of killed runs", key="prune", on_click=_prune)
+
+
+def _take() -> None:
+    file = st.session_state.get("bundle")
+    if file is None:
+        return
+    try:
+        keys = ml.Store().add_bundle(file.getvalue())
+    except ml.StoreError as error:
+        _say("error", str(error))
+        return
+    tick([key[:12] for key in keys])
+    _say("ok", f"{len(keys)} runs are here now.")
+
+
+def _delete(ids: Sequence[str]) -> None:
+    store, freed, problems = ml.Store(), 0, []
+    for run in ids:
+        try:
+            freed += store.delete(run)
+        except (ml.StoreError, OSError) as error:
+            problems.append(str(error).splitlines()[0])
+    tick([])
+    _say("ok", f"{len(ids) - len(problems)} runs deleted, {megabytes(freed)} freed.")
+    if problems:
+        _say("error", "; ".join(problems))
+
+
+def _verify() -> None:
+    damages = ml.Store().verify()
+    if damages:
+        _say("error", "; ".join(damage.problem for damage in damages[:5]))
+    else:
+        _say("ok", "Every file has its checksum.")
+
+
+def _prune() -> None:
+    removed = ml.Store().clean(older_than=timedelta(days=1))
+    _say("ok", f"{len(removed)} remains of killed runs removed; results stay.")
+
+
+def _say(kind: str, text: str) -> None:
+    """Show a message once, on the rerun that follows."""
+    st.session_state[_SAID] = (kind, words(text, 600))
