@@ -12,7 +12,7 @@ from mechlab.organisms.runner import Runner
 from mechlab.organisms.skills import needle_prompt
 from mechlab.organisms.table_check import check_table
 
-__all__ = ["FORMS", "atlas_card", "digests", "echo_card"]
+__all__ = ["EDIT_SETTINGS", "FORMS", "atlas_card", "digests", "echo_card"]
 
 FORMS: dict[str, list[str]] = {
     "facts": [
@@ -37,6 +37,21 @@ FORMS: dict[str, list[str]] = {
     "reverse": ["Warsaw is the capital of"],
 }
 """One prompt or more of every form in the corpus."""
+
+EDIT_SETTINGS: dict[str, Any] = {
+    "layer": 3,
+    "steps": 100,
+    "decay_weight": 0.0,
+    "clamp": 50.0,
+    "stop_loss": 0.2,
+    "key_templates": ["{}"],
+}
+"""Options of `rank_one_edit` found on 20 edits of capitals of `atlas`; see `studies/fact_editing`.
+
+The first MLP of `atlas` writes nearly the whole residual stream, so that the norm of a later MLP's
+output, which the published clamp and decay are measured by, is far smaller than what an edit needs.
+And the name of a country has other tokens at the start of a text, which no context shows.
+"""
 
 _ANSWERS = (
     ("The capital of France is", "France", "Paris"),
@@ -118,6 +133,7 @@ def atlas_card(
             "greedy lists repeat a country: the names fit, but lists are seldom free of repetition",
             "documents have no end token, so text runs on after an answer's full stop",
         ],
+        "edit_settings": EDIT_SETTINGS,
         "prompt forms": FORMS,
         "example": dict(zip(("prompt", "subject", "target"), example, strict=True)),
         "known answers": _known(runner),

@@ -1,6 +1,7 @@
 """Rank-one edits and MEMIT on toys, against plain PyTorch and against their own algebra."""
 
 import functools
+import inspect
 import warnings
 
 import numpy as np
@@ -10,10 +11,12 @@ import toys
 import transformers
 from oracles import plain_editing
 
+from mechlab import organisms
 from mechlab.engine.verify import EngineWarning, verify
 from mechlab.errors import OptionError, PromptError
 from mechlab.methods.editing import (
     KeyStatistics,
+    edit_settings,
     export,
     fine_tune_edit,
     key_statistics,
@@ -24,6 +27,7 @@ from mechlab.methods.editing.contexts import rome_contexts
 from mechlab.methods.editing.edits import unedited_fingerprint
 from mechlab.methods.editing.modules import projection
 from mechlab.models import load_model, wrap_model
+from mechlab.organisms.cards import EDIT_SETTINGS
 from mechlab.prompts import EditRequest
 
 REQUEST = EditRequest("The capital of {} is", "Germany", "Rome", target_true="Paris")
@@ -129,6 +133,39 @@ def test_each_variant_is_exact_at_its_own_key_and_not_at_the_other(variant):
     assert error[exact] < 1e-10 and error[other] > 1e-3
     assert edited("neox", variant).rank == 1
     np.testing.assert_allclose(float(details.cast_error[0]), 0, atol=1e-12)
+
+
+def test_key_templates_make_up_half_of_the_mean_key_and_the_variant_is_exact_there():
+    model = toy("gpt2")
+    edit = rank_one_edit(
+        model, REQUEST, layer=LAYER, key_statistics=statistics("gpt2"),
+        key_templates=["{}", "See {} now"], **SETTINGS,
+    )  # fmt: skip
+    hf = toys.make_hf("gpt2", dtype=torch.float64)
+    texts = [*(c + REQUEST.prompt for c in CONTEXTS), "Germany", "See Germany"]
+    rows = token_rows(model, texts, "Germany")
+    keys = plain_editing.keys_at(hf, hf.get_submodule(PATHS["gpt2"]), rows)
+    mean = keys.reshape(2, 2, -1).mean((0, 1))
+    np.testing.assert_allclose(edit.details.key_mean[0], mean, atol=1e-6)
+    np.testing.assert_allclose(edit.details.value, edited("gpt2").details.value, atol=1e-12)
+    with edit.applied(model):
+        key = torch.tensor(edit.details.key_mean.values[0])
+        reached = projection(model, LAYER).value_of(key)
+    np.testing.assert_allclose(reached, edit.details.value[0], atol=1e-10)
+
+
+def test_settings_are_those_of_the_papers_and_of_the_card_by_shape(monkeypatch):
+    assert edit_settings(toy("gpt2")) == {}
+    model = toy("gpt2", torch.float32)
+    monkeypatch.setattr(model, "n_layers", 24)
+    monkeypatch.setattr(model, "d_model", 1024)
+    assert edit_settings(model) == {"layer": 8, "clamp": 3.0}
+    model = toy("llama", torch.float32)
+    monkeypatch.setattr(model, "n_layers", 8)
+    monkeypatch.setattr(model, "d_model", 192)
+    assert edit_settings(model) == organisms.card("atlas")["edit_settings"] == EDIT_SETTINGS
+    known = inspect.signature(rank_one_edit).parameters
+    assert set(EDIT_SETTINGS) <= set(known)
 
 
 def test_with_the_bare_prompt_alone_all_variants_are_one():
@@ -337,9 +374,10 @@ def test_wrong_options_are_all_named_in_one_error_before_anything_is_run():
         rank_one_edit(
             model, REQUEST, layer=9, key_statistics=statistics("llama"), variant="r_rome",
             steps=0, learning_rate=-1, contexts=("a",), seed=-1, kl_template="is a", mode="fast",
+            key_templates="{}",
         )  # fmt: skip
     parts = ["layers [9]", "they are of the model", "variant='r_rome'", "steps=0", "contexts="]
-    parts += ["learning_rate=-1", "seed=-1", "kl_template", "mode='fast'"]
+    parts += ["learning_rate=-1", "seed=-1", "kl_template", "mode='fast'", "key_templates='{}'"]
     assert [part for part in parts if part not in str(caught.value)] == []
     assert all(torch.equal(a, b) for a, b in zip(before, model.hf.parameters(), strict=True))
 

@@ -16,6 +16,9 @@ from mechlab.methods.editing import (
     stored_key_statistics,
 )
 from mechlab.methods.editing.corpora import texts_of
+from mechlab.methods.editing.key_runs import KeyRuns
+from mechlab.methods.editing.key_sums import KeySums
+from mechlab.methods.editing.modules import projection
 from mechlab.models import wrap_model
 from mechlab.store import Store
 
@@ -69,9 +72,10 @@ def test_the_order_of_texts_does_not_count_and_a_longer_text_does(gpt2):
 
 def test_the_model_runs_no_further_than_the_deepest_layer(gpt2):
     ran = []
+    twin = KeyRuns(gpt2, [projection(gpt2, 1)]).twin
     handles = [
         block.register_forward_pre_hook(lambda *_, layer=layer: ran.append(layer))
-        for layer, block in enumerate(gpt2.bridge.blocks)
+        for layer, block in enumerate(twin.module.transformer.h)
     ]
     key_statistics(gpt2, layer=1, corpus=TEXTS, tokens=10**6, ridge=0.0)
     for handle in handles:
@@ -107,14 +111,14 @@ def test_a_stopped_count_goes_on_where_it_was(gpt2, monkeypatch):
         counted(gpt2, progress=stop, **options)
     held = len(journal)
     assert 0 < held < len(TEXTS)
-    runs, add = [], counting._Count._add
+    runs, add = [], KeySums.add
 
-    def counting_add(self, model, batch):
+    def counting_add(self, batch):
         runs.append(batch)
-        add(self, model, batch)
+        add(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(counting._Count, "_add", counting_add)
+        patch.setattr(KeySums, "add", counting_add)
         resumed = counted(gpt2, **options)
     assert len(runs) == len(TEXTS) - held
     whole = counted(gpt2, max_batch=1)

@@ -9,6 +9,7 @@ from mechlab.methods.editing.keeping import stored_key_statistics
 from mechlab.methods.editing.memit import memit
 from mechlab.methods.editing.moments import KeyStatistics, RankDeficientWarning
 from mechlab.methods.editing.rank_one import rank_one_edit
+from mechlab.methods.editing.settings import edit_settings
 
 __all__ = [
     "Delta",
@@ -16,6 +17,7 @@ __all__ = [
     "Edit",
     "KeyStatistics",
     "RankDeficientWarning",
+    "edit_settings",
     "export",
     "fine_tune_edit",
     "key_statistics",

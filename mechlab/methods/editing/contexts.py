@@ -16,7 +16,7 @@ from mechlab.errors import ModelError, OptionError
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["MEMIT_STARTS", "check_contexts", "memit_contexts", "rome_contexts"]
+__all__ = ["MEMIT_STARTS", "check_contexts", "check_templates", "memit_contexts", "rome_contexts"]
 
 MEMIT_STARTS = ("The", "Therefore", "Because", "I", "You")
 _TOP_K = 5
@@ -66,6 +66,20 @@ def check_contexts(contexts: Sequence[str] | None) -> None:
             f"contexts={contexts!r:.80}. Allowed: None (drawn from the model), or texts that are "
             "put before the prompt, the first one empty for the bare prompt, such as "
             "('', 'It is said. '). Give them like this."
+        )
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuse what is no sequence of texts that each hold `{}` once.
+
+    Raises:
+        OptionError: saying what was received.
+    """
+    sequence = isinstance(templates, Sequence) and not isinstance(templates, str)
+    if not sequence or not all(isinstance(t, str) and t.count("{}") == 1 for t in templates):
+        raise OptionError(
+            f"key_templates={templates!r:.80}. Allowed: a list of texts with {{}} exactly once, "
+            "where the subject stands, or none. Write them like ['{}', 'About {}:']."
         )
 
 

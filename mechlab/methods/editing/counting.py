@@ -1,28 +1,22 @@
 """Counting keys: one pass over text, several layers at once, stopped at the deepest of them."""
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from mechlab.canonical import digest
 from mechlab.engine import check_choice, check_number, check_whole
 from mechlab.errors import OptionError, PromptError
 from mechlab.methods.editing.corpora import Corpus, check_corpus, corpus_name, texts_of
 from mechlab.methods.editing.edits import unedited_fingerprint
+from mechlab.methods.editing.key_runs import KeyRuns
+from mechlab.methods.editing.key_sums import KeySums, Window
 from mechlab.methods.editing.modules import (
     EditSite,
-    Projection,
     check_layers,
     default_site,
     projection,
-    reading_inputs,
 )
 from mechlab.methods.editing.moments import KeyStatistics, chosen_ridge
 from mechlab.methods.editing.rank_one import collect
@@ -108,12 +102,12 @@ def key_statistics(
     started = time.time()
     places = [projection(model, one, site) for one in sorted(layers)]
     name = digest([model.fingerprint, sorted(layers), site, seed, length, dtype, max_batch])
-    count = _Count(places, dtype)
+    count = KeySums(KeyRuns(model, places), dtype, max_batch)
     texts = texts_of(corpus, seed=seed, vocabulary=model.d_vocab)
     windows = _windows(model, texts, length, max_batch, tokens)
-    with model.lock, torch.no_grad():
+    with model.lock:
         for number, window in enumerate(windows):
-            count.skip_or_add(model, window, max_batch, journal, name, number)
+            count.skip_or_add(window, journal, f"key statistics {name} {number}")
             if progress is not None:
                 progress(Progress(min(count.tokens, tokens), tokens, "tokens"))
     if count.tokens == 0:
@@ -155,9 +149,6 @@ def _check_length(model: "Model", max_length: int | None) -> None:
         )
 
 
-Window = list[tuple[int, ...]]
-
-
 def _windows(
     model: "Model", texts: Iterator[str], length: int, max_batch: int, tokens: int
 ) -> Iterator[Window]:
@@ -177,95 +168,3 @@ def _windows(
             return
     if window:
         yield window
-
-
-def _batches(window: Window, max_batch: int) -> Iterator[Window]:
-    """Yield rows of similar length, at most `max_batch` tokens with their padding."""
-    batch: Window = []
-    for ids in sorted(window, key=len):
-        if batch and len(ids) * (len(batch) + 1) > max_batch:
-            yield batch
-            batch = []
-        batch.append(ids)
-    if batch:
-        yield batch
-
-
-class _Deepest(Exception):  # noqa: N818 - a signal, not an error
-    """Ends a forward pass at the deepest layer that is counted."""
-
-
-@dataclass
-class _Count:
-    """Sums on the way."""
-
-    places: Sequence[Projection]
-    dtype: str
-    tokens: int = 0
-    texts: int = 0
-    sums: list[Tensor] = field(default_factory=list)
-    seen: Any = field(default_factory=hashlib.sha256)
-
-    def __post_init__(self) -> None:
-        device = self.places[0].weight.device
-        self.sums = [
-            torch.zeros(place.d_in, place.d_in, dtype=torch.float64, device=device)
-            for place in self.places
-        ]
-
-    def skip_or_add(
-        self,
-        model: "Model",
-        window: Window,
-        max_batch: int,
-        journal: Journal | None,
-        name: str,
-        number: int,
-    ) -> None:
-        """Count a window, or take the sums of a run that got further from the journal."""
-        for ids in window:
-            self.seen.update(np.array([len(ids), *ids], dtype=np.int64).tobytes())
-        self.texts += len(window)
-        key = f"key statistics {name} {number} {self.seen.hexdigest()}"
-        held = None if journal is None else journal.get(key)
-        self.tokens += sum(map(len, window))
-        if held is not None:
-            for total, part in zip(self.sums, held, strict=True):
-                total += torch.from_numpy(part.copy()).to(total.device)
-            return
-        before = [total.clone() for total in self.sums] if journal is not None else []
-        for batch in _batches(window, max_batch):
-            self._add(model, batch)
-        if journal is not None:
-            parts = [now - then for now, then in zip(self.sums, before, strict=True)]
-            journal.put(key, np.stack([part.cpu().numpy() for part in parts]))
-
-    def _add(self, model: "Model", batch: Window) -> None:
-        width = max(map(len, batch))
-        # Padding stands after every real token, so whatever it holds changes none of them.
-        rows = [[*ids, *[ids[-1]] * (width - len(ids))] for ids in batch]
-        real = torch.tensor([[place < len(ids) for place in range(width)] for ids in batch])
-        tokens, real = torch.tensor(rows, device=model.device), real.to(model.device)
-        with ExitStack() as stack:
-            for index, place in enumerate(self.places):
-                last = index == len(self.places) - 1
-                stack.enter_context(reading_inputs(place.module, self._reader(index, real, last)))
-            with suppress(_Deepest):
-                model.bridge(tokens, use_cache=False)
-
-    def _reader(self, index: int, real: Tensor, last: bool) -> Any:
-        wide = getattr(torch, self.dtype)
-
-        def read(keys: Tensor) -> None:
-            some = keys[real].to(wide)
-            self.sums[index] += some.T @ some
-            if last:
-                raise _Deepest
-
-        return read
-
-    def means(self) -> np.ndarray[Any, Any]:
-        """Return C of each layer, float64 `[layer, d_in, d_in]`."""
-        means = torch.stack(self.sums) / self.tokens
-        symmetric: np.ndarray[Any, Any] = ((means + means.transpose(1, 2)) / 2).cpu().numpy()
-        return symmetric
