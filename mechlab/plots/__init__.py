@@ -7,12 +7,15 @@ sequential one from 0 to 1; a cell that was not computed is hatched, never 0.
 
 from mechlab.plots.attention import attention, attention_views
 from mechlab.plots.copies import copied_tokens, copied_views
+from mechlab.plots.drift import drift, drift_views
+from mechlab.plots.edit_bars import edit_bars, edit_bars_view
 from mechlab.plots.effects import grid_view, grid_views
 from mechlab.plots.figure import layer_by_token, to_plotly, write_html
 from mechlab.plots.graph import path_edges, path_graph
 from mechlab.plots.grid_view import GridView, share_limits
 from mechlab.plots.haystacks import length_by_depth, length_by_depth_views
 from mechlab.plots.heads import head_grid, head_views
+from mechlab.plots.layer_sweep import layer_sweep, layer_sweep_views
 from mechlab.plots.lines import control_views, line_views, lines
 from mechlab.plots.masking import mask_curve, mask_view
 from mechlab.plots.palette import DIVERGING, QUALITATIVE, SEQUENTIAL, color_limits
@@ -20,7 +23,8 @@ from mechlab.plots.reading import main_variable
 from mechlab.plots.scatter import scatter
 from mechlab.plots.scores import score_view, sorted_scores
 from mechlab.plots.senders import sender_grid, sender_views
-from mechlab.plots.table import to_csv, to_rows
+from mechlab.plots.sequential import sequential_curve, sequential_views
+from mechlab.plots.table import rows_to_csv, to_csv, to_rows
 from mechlab.plots.terminal import to_terminal
 from mechlab.plots.tokens import escape, show_text, show_token
 from mechlab.plots.written import written_tokens, written_view
@@ -36,12 +40,18 @@ __all__ = [
     "control_views",
     "copied_tokens",
     "copied_views",
+    "drift",
+    "drift_views",
+    "edit_bars",
+    "edit_bars_view",
     "escape",
     "grid_view",
     "grid_views",
     "head_grid",
     "head_views",
     "layer_by_token",
+    "layer_sweep",
+    "layer_sweep_views",
     "length_by_depth",
     "length_by_depth_views",
     "line_views",
@@ -51,10 +61,13 @@ __all__ = [
     "mask_view",
     "path_edges",
     "path_graph",
+    "rows_to_csv",
     "scatter",
     "score_view",
     "sender_grid",
     "sender_views",
+    "sequential_curve",
+    "sequential_views",
     "share_limits",
     "show_text",
     "show_token",

@@ -254,7 +254,8 @@ def _traces(
     for column, name in enumerate(view.col_labels):
         color = QUALITATIVE[names.index(name) % len(QUALITATIVE)]
         if view.ci_low is not None and view.ci_high is not None:
-            bands.append(_band(x, view.ci_low[:, column], view.ci_high[:, column], color, name))
+            low, high = view.ci_low[:, column], view.ci_high[:, column]
+            bands.append(interval_band(x, low, high, color, name))
         words = [escape(view.describe(row, column), "html") for row in range(len(x))]
         drawn.append(
             go.Scatter(
@@ -284,7 +285,8 @@ def _width(column: int, view: GridView) -> float:
     return 4.0 - 2.4 * column / max(view.shape[1] - 1, 1)
 
 
-def _band(x: list[float], low: Any, high: Any, color: str, name: str) -> Any:
+def interval_band(x: list[float], low: Any, high: Any, color: str, name: str) -> Any:
+    """Return the faint area between two lines, left out where either is not known."""
     import plotly.graph_objects as go
 
     there = np.isfinite(low) & np.isfinite(high)

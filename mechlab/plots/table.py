@@ -2,12 +2,12 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mechlab.plots.grid_view import VALUE, GridView
 
-__all__ = ["to_csv", "to_rows"]
+__all__ = ["rows_to_csv", "to_csv", "to_rows"]
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -37,7 +37,17 @@ def to_csv(views: GridView | Sequence[GridView], *, run_id: str = "") -> str:
         run_id: which run the numbers come from.
     """
     rows = [{"run": run_id, **row} for row in to_rows(views)]
-    names = list(dict.fromkeys(name for row in rows for name in row)) or ["run", "grid", "value"]
+    return rows_to_csv(rows, ("run", "grid", "value"))
+
+
+def rows_to_csv(rows: Sequence[Mapping[str, Any]], empty: Sequence[str] = ()) -> str:
+    """Return rows as CSV text; what a spreadsheet would run as a formula starts with a quote mark.
+
+    Args:
+        rows: one mapping per row, from names of columns to contents.
+        empty: names of columns where there are no rows.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row)) or list(empty)
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()

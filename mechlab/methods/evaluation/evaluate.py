@@ -24,7 +24,7 @@ __all__ = ["check_options", "evaluate_edit"]
 _HINTS = ("model", "cases", "progress", "max_batch")
 
 
-@analysis(version=1, prompt_kind="edit", default_plot="lines", per_prompt=False)
+@analysis(version=1, prompt_kind="edit", default_plot="edit_bars", per_prompt=False)
 def evaluate_edit(
     model: "Model",
     cases: PromptSet[Any] | Sequence[EditCase] | EditCase,
