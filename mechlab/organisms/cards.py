@@ -39,7 +39,7 @@ FORMS: dict[str, list[str]] = {
 """One prompt or more of every form in the corpus."""
 
 EDIT_SETTINGS: dict[str, Any] = {
-    "layer": 3,
+    "layer": 2,
     "steps": 100,
     "decay_weight": 0.0,
     "clamp": 50.0,
