@@ -75,8 +75,9 @@ function decode(data) {
     rows: data.row_labels.length, cols: data.col_labels.length,
     values: floats(data.values), state: bytes(data.state),
     low: floats(data.ci_low), high: floats(data.ci_high),
-    dots: data.dots ? bytes(data.dots) : null,
+    dots: data.dots ? bytes(data.dots) : null, faded: data.faded ? bytes(data.faded) : null,
     rowLabels: data.row_labels, colLabels: data.col_labels, rowName: data.row_name,
+    colName: data.col_name, numbers: data.numbers,
     up: data.row_order === "up", limits: data.limits, stops: data.stops.map(channels),
     signed: data.signed, selected: data.selected, measured: data.measured,
   };
@@ -94,8 +95,9 @@ function paint(canvas, box, grid, mood) {
   const foot = Math.min(WIDEST_LABEL, Math.max(...grid.colLabels.map(l => g.measureText(l).width), 8));
   const width = Math.max(80, Math.floor(box.clientWidth * mood.zoom));
   // Labels are turned by 60 degrees: they reach down by sin 60 and stick out to the left by cos 60.
-  const bottom = Math.ceil(foot * 0.87 + FONT + 4);
   const cellW = (width - left - 2) / grid.cols;
+  const flat = foot + 4 <= cellW; // short labels, such as heads, need not be turned
+  const bottom = flat ? 3 * FONT : Math.ceil(foot * 0.87 + FONT + 4);
   const cellH = Math.max(5, Math.min(26, Math.max(13, MOST_ROWS_PX / grid.rows / 1.6), MOST_ROWS_PX / grid.rows));
   const height = Math.ceil(TOP + cellH * grid.rows + bottom);
 
@@ -106,7 +108,7 @@ function paint(canvas, box, grid, mood) {
   g.clearRect(0, 0, width, height);
   g.font = font; g.textBaseline = "middle";
 
-  const place = { left, cellW, cellH };
+  const place = { left, cellW, cellH, flat };
   g.fillStyle = LINES; // shows between the cells, so that white ones can be told apart
   g.fillRect(left - GAP, TOP - GAP, cellW * grid.cols + GAP, cellH * grid.rows + GAP);
   const patterns = [hatch(g, ratio), null, dotted(g, ratio)];
@@ -130,11 +132,16 @@ function fillCell(g, grid, place, patterns, row, col, back) {
   const gap = place.cellW > 6 && place.cellH > 6 ? GAP : 0;
   const w = place.cellW - gap, h = place.cellH - gap;
   if (state === VALUE) {
-    const color = colorOf(grid, grid.values[i]);
+    let color = colorOf(grid, grid.values[i]);
+    if (grid.faded?.[i]) color = color.map(c => Math.round(255 - (255 - c) * 0.2));
     g.fillStyle = `rgb(${color.join()})`;
     g.fillRect(x, y, w, h);
     const beyond = grid.values[i] < grid.limits[0] * 1.000001 || grid.values[i] > grid.limits[1] * 1.000001;
     if (beyond && w > 5) { g.strokeStyle = "#000"; g.setLineDash([]); g.lineWidth = 1; g.strokeRect(x + 1.5, y + 1.5, w - 3, h - 3); }
+    if (grid.numbers && w >= 30 && h >= 13) {
+      g.fillStyle = ink(color); g.textAlign = "center"; g.globalAlpha = grid.faded?.[i] ? 0.55 : 1;
+      g.fillText(short(grid.values[i]), x + w / 2, y + h / 2); g.globalAlpha = 1;
+    }
     if (grid.dots?.[i]) { g.fillStyle = ink(color); g.beginPath(); g.arc(x + w / 2, y + h / 2, 1.8, 0, 7); g.fill(); }
   } else if (state === NOT_COMPUTED || state === UNDEFINED) {
     g.fillStyle = "#e4e4e4"; g.fillRect(x, y, w, h);
@@ -151,8 +158,16 @@ function drawLabels(g, grid, place, color) {
   g.translate(FONT * 0.6, TOP + (grid.rows * place.cellH) / 2); g.rotate(-Math.PI / 2);
   g.textAlign = "center"; g.globalAlpha = 0.75; g.fillText(grid.rowName, 0, 0);
   g.restore();
-  const everyCol = Math.ceil((FONT + 2) / place.cellW);
   const y = TOP + grid.rows * place.cellH + 6;
+  if (place.flat) {
+    g.textAlign = "center";
+    for (let col = 0; col < grid.cols; col++)
+      g.fillText(grid.colLabels[col], place.left + (col + 0.5) * place.cellW, y + FONT / 2);
+    g.globalAlpha = 0.75; g.fillText(grid.colName.replace("_", " "), place.left + (grid.cols * place.cellW) / 2, y + 1.7 * FONT);
+    g.globalAlpha = 1;
+    return;
+  }
+  const everyCol = Math.ceil((FONT + 2) / place.cellW);
   for (let col = 0; col < grid.cols; col += everyCol) {
     g.save();
     g.translate(place.left + (col + 0.5) * place.cellW + 2, y); g.rotate(-Math.PI / 3);
@@ -204,6 +219,11 @@ function colorOf(grid, value) {
   return grid.stops[below].map((a, k) => Math.round(a + (grid.stops[below + 1][k] - a) * rest));
 }
 
+const short = v => {
+  const size = Math.abs(v), text = size.toFixed(size < 9.995 ? 2 : 1);
+  return Number(text) === 0 ? "0" : (v < 0 ? "−" : "") + text;
+};
+
 const channels = c => [1, 3, 5].map(i => parseInt(c.slice(i, i + 2), 16));
 const ink = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#000" : "#fff");
 
@@ -217,7 +237,10 @@ function cellAt(event, canvas, place, grid) {
 
 function describe(grid, [row, col]) {
   const i = row * grid.cols + col;
-  const place = `${grid.rowName} ${grid.rowLabels[row]}, ${grid.colLabels[col]}`;
+  const head = grid.rowName === "layer" && grid.colName === "head" && /^\d+$/.test(grid.colLabels[col]);
+  const place = head
+    ? `L${grid.rowLabels[row]}H${grid.colLabels[col]}`
+    : `${grid.rowName} ${grid.rowLabels[row]}, ${grid.colLabels[col]}`;
   if (grid.state[i] === NOT_COMPUTED) return `${place}: not computed`;
   if (grid.state[i] !== VALUE) return `${place}: ${grid.state[i] === UNDEFINED ? "undefined" : "not applicable"}`;
   const shown = v => {

@@ -15,6 +15,9 @@ import mechlab as ml
 
 __all__ = ["cell_grid", "opened_cell", "payload"]
 
+_NUMBERED = ("head", "kv_head", "component", "sender")
+_MOST_NUMBERS = 240  # so many cells still hold a readable number
+
 _HERE = Path(__file__).parent
 _HTML = """
 <div class="grid">
@@ -34,15 +37,19 @@ _MOUNT = st.components.v2.component(
 )
 
 
-def cell_grid(view: ml.plots.GridView, *, key: str, on_open: Callable[[], None]) -> None:
+def cell_grid(
+    view: ml.plots.GridView, *, key: str, on_open: Callable[[], None], faded: Any = None
+) -> None:
     """Draw a grid; a click or Enter on a cell calls `on_open`.
 
     Args:
         view: what to draw.
         key: the widget's key; `opened_cell(key)` returns the cell inside `on_open`.
         on_open: called before the rerun that a click causes.
+        faded: cells (rows, columns) to draw pale, such as those that may well be 0.
     """
-    _MOUNT(key=key, data=payload(view), on_cell_change=on_open)
+    data = {**payload(view), "faded": _packed(faded, np.uint8)}
+    _MOUNT(key=key, data=data, on_cell_change=on_open)
 
 
 def opened_cell(key: str) -> tuple[int, int] | None:
@@ -64,6 +71,8 @@ def payload(view: ml.plots.GridView) -> dict[str, Any]:
         "row_labels": list(view.row_labels),
         "col_labels": list(view.col_labels),
         "row_name": view.row_name,
+        "col_name": view.col_name,
+        "numbers": view.col_name in _NUMBERED and rows * cols <= _MOST_NUMBERS,
         "row_order": view.row_order,
         "limits": [float(limit) for limit in view.limits],
         "stops": list(stops),
