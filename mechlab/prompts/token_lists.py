@@ -141,6 +141,7 @@ def single_probe_lists(
         length: tokens of a list.
         probes: `single` makes one prompt per probed position, `concatenated` one per list.
         margin: positions at either end that are not probed, so that all lags up to it are there.
+            The concatenated form probes all.
         positions: the positions that are probed, from 0, instead of all but the margins.
         seed: as for `repeated_tokens`.
         model: as for `repeated_tokens`.
@@ -160,7 +161,7 @@ def single_probe_lists(
             f"probes={probes!r}.\n  Allowed: 'single', 'concatenated'.\n  Choose one of these."
         )
     drawing = _drawing(length, seed, model, pool, draw, pool_size, trim, bos)
-    probed = _probed(length, margin, positions)
+    probed = _probed(length, margin, positions) if probes == "single" else []
     made = []
     for index in range(permutations):
         source, name = drawing.source(index), f"list {index}"

@@ -52,9 +52,14 @@ class Moments:
     count: Array
     columns: Array
 
+    def _weights(self) -> Array:
+        """Return the queries behind each mean, 0 where it was not read."""
+        weights: Array = np.where(np.isnan(self.mean), 0.0, self.count[:, :, None, None])
+        return weights
+
     def over_tokens(self) -> tuple[Array, Array]:
         """Return mean and SEM over the queries of all prompts, `[measure, layer, head]`."""
-        weight = self.count[:, :, None, None]
+        weight = self._weights()
         total = weight.sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.nansum(self.mean * weight, axis=0) / total
@@ -67,7 +72,7 @@ class Moments:
         """Return means `[group, measure, layer, head]` and their SEM; prompts of a group pool."""
         names = list(dict.fromkeys(groups))
         number = np.array([names.index(group) for group in groups])
-        weight = self.count[:, :, None, None]
+        weight = self._weights()
         means = []
         with np.errstate(invalid="ignore", divide="ignore"):
             for index in range(len(names)):
