@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.methods import Sampling as Sampling
     from mechlab.methods import ablate as ablate
     from mechlab.methods import activation_patch as activation_patch
+    from mechlab.methods import as_variant as as_variant
     from mechlab.methods import attention_pattern as attention_pattern
     from mechlab.methods import attribution_patch as attribution_patch
     from mechlab.methods import average_indirect_effect as average_indirect_effect
@@ -176,6 +177,7 @@ _NAMES = {
         "Sampling",
         "ablate",
         "activation_patch",
+        "as_variant",
         "attention_pattern",
         "attribution_patch",
         "average_indirect_effect",

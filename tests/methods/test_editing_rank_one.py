@@ -16,6 +16,7 @@ from mechlab.engine.verify import EngineWarning, verify
 from mechlab.errors import OptionError, PromptError
 from mechlab.methods.editing import (
     KeyStatistics,
+    as_variant,
     edit_settings,
     export,
     fine_tune_edit,
@@ -166,6 +167,21 @@ def test_settings_are_those_of_the_papers_and_of_the_card_by_shape(monkeypatch):
     assert edit_settings(model) == organisms.card("atlas")["edit_settings"] == EDIT_SETTINGS
     known = inspect.signature(rank_one_edit).parameters
     assert set(EDIT_SETTINGS) <= set(known)
+
+
+def test_another_variant_of_an_edit_is_the_edit_made_anew_as_that_variant():
+    model, keys = toy("gpt2"), statistics("gpt2")
+    for variant in ("rome", "p-rome"):
+        found = as_variant(model, edited("gpt2"), variant, key_statistics=keys)
+        whole = edited("gpt2", variant)
+        np.testing.assert_allclose(found.deltas[0].change(), whole.deltas[0].change(), atol=1e-12)
+        assert set(found.details) == set(whole.details)
+        assert found.details.attrs["options"] == whole.details.attrs["options"]
+    tuned = fine_tune_edit(model, REQUEST, layer=LAYER, steps=1)
+    with pytest.raises(OptionError, match="what rank_one_edit returned"):
+        as_variant(model, tuned, "rome", key_statistics=keys)
+    with edited("gpt2").applied(model), pytest.raises(OptionError, match="another model"):
+        as_variant(model, edited("gpt2"), "rome", key_statistics=keys)
 
 
 def test_with_the_bare_prompt_alone_all_variants_are_one():

@@ -10,6 +10,7 @@ from mechlab.methods.editing.memit import memit
 from mechlab.methods.editing.moments import KeyStatistics, RankDeficientWarning
 from mechlab.methods.editing.rank_one import rank_one_edit
 from mechlab.methods.editing.settings import edit_settings
+from mechlab.methods.editing.variants import as_variant
 
 __all__ = [
     "Delta",
@@ -17,6 +18,7 @@ __all__ = [
     "Edit",
     "KeyStatistics",
     "RankDeficientWarning",
+    "as_variant",
     "edit_settings",
     "export",
     "fine_tune_edit",

@@ -130,7 +130,7 @@ def rank_one_edit(
             batches, lambda delta: at_projection(place, delta), value_before[None], objective
         )
         value = value_before + found.delta[0].double()
-        delta, about = _solved(place, mean, keys[0], value, key_statistics.moment(layer), variant)
+        delta, about = solved(place, mean, keys[0], value, key_statistics.moment(layer), variant)
         edit = Edit((delta,), (request,), unedited_fingerprint(model), model.edits)
         data = {
             "key_mean": (("edit", "d_in"), mean[None].cpu().numpy()),
@@ -171,7 +171,7 @@ def _mean_key(
     return (keys.mean(0) + others.mean(0)) / 2
 
 
-def _solved(
+def solved(
     place: Projection, mean: Tensor, bare: Tensor, value: Tensor, moment: Tensor, variant: str
 ) -> tuple[Delta, dict[str, float]]:
     """Return the change, and the numbers that say how well it is posed."""
