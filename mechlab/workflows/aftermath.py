@@ -111,6 +111,8 @@ class Aftermath:
         self.values = {name: np.full(len(self.steps), np.nan) for name in MEASURES}
         self.collapsed = np.zeros(len(self.steps), dtype=bool)
         self.held = np.full((len(self.steps), len(cases)), np.nan)
+        self.rise = np.full((len(self.steps), len(self.texts)), np.nan)
+        self._before = self._right(self._own + self._near)[: len(cases)]
 
     def measure(self, column: int, norm: float, weight_norm: float) -> None:
         """Measure the model with the first `steps[column]` edits in force."""
@@ -121,7 +123,7 @@ class Aftermath:
         own, more, near = np.split(right, np.cumsum([len(group) for group in groups])[:-1])
         drift = prediction_drift(self.model, self._reference, max_batch=self.max_batch)
         rise = float(drift.nll_change.mean())
-        self.held[column, :count] = own
+        self.held[column, :count], self.rise[column] = own, drift.nll_change.mean("pos")
         found = {
             "efficacy": _mean(own),
             "efficacy_latest": _mean(own[earlier:]),
@@ -166,11 +168,17 @@ class Aftermath:
         }
         about = {"units": "truth value", "criterion": f"nll_rise > {self._collapse:g}"}
         collapsed = {"collapsed": ("step", self.collapsed, about)}
-        return {**held, **collapsed, "held": (("step", "edit"), self.held, {"units": "share"})}
+        return {
+            **held,
+            **collapsed,
+            "held": (("step", "edit"), self.held, {"units": "share"}),
+            "held_before": ("edit", self._before, {"units": "share"}),
+            "text_nll_rise": (("step", "prompt"), self.rise, {"units": "nats per token"}),
+        }
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates of `variables`."""
-        return {"step": self.steps} | request_coords(self.cases, "edit")
+        return {"step": self.steps, "prompt": self.texts} | request_coords(self.cases, "edit")
 
     def about(self) -> dict[str, int]:
         """Return attributes that say what was watched."""

@@ -10,8 +10,15 @@ import xarray as xr
 
 from mechlab.engine import check_choice, check_whole
 from mechlab.errors import ModelError, OptionError
-from mechlab.methods.editing import Delta, Edit, KeyStatistics, key_statistics, rank_one_edit
-from mechlab.methods.editing.contexts import check_contexts, rome_contexts
+from mechlab.methods.editing import (
+    Delta,
+    Edit,
+    KeyStatistics,
+    edit_settings,
+    key_statistics,
+    rank_one_edit,
+)
+from mechlab.methods.editing.contexts import check_contexts, check_templates, rome_contexts
 from mechlab.methods.editing.corpora import Corpus, check_corpus
 from mechlab.methods.editing.edits import unedited_fingerprint
 from mechlab.methods.editing.modules import (
@@ -109,7 +116,7 @@ class EditPlan:
             OptionError, PromptError, ModelError: as `rank_one_edit`, before anything is run.
         """
         chosen = default_site(model) if site is None else site
-        given = dict(settings or {})
+        given = known_settings(model) if settings is None else dict(settings)
         contexts = given.pop("contexts", None)
         template = given.get(
             "kl_template", signature(rank_one_edit).parameters["kl_template"].default
@@ -125,6 +132,7 @@ class EditPlan:
                 lambda: check_whole("seed", seed, at_least=0),
                 lambda: _check_settings(given),
                 lambda: check_contexts(contexts),
+                lambda: check_templates(given.get("key_templates", ())),
                 lambda: check_given_statistics(model, key_statistics, layers, chosen),
                 lambda: subject_rows(model, requests, template),
             ),
@@ -155,6 +163,11 @@ class EditPlan:
             about = [len(left), *(made.numbers[name] for name in NUMBERS)]
             journal.put(key, np.concatenate([about, left, right]))
         return made
+
+
+def known_settings(model: "Model") -> dict[str, Any]:
+    """Return what is known to work on the model's shape, but for the layer."""
+    return {name: value for name, value in edit_settings(model).items() if name != "layer"}
 
 
 def check_unedited(model: "Model") -> None:

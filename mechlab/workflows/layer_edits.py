@@ -55,7 +55,8 @@ def edit_sweep(
         key_statistics: of all the layers; counted over `corpus` when `None`.
         corpus: as in `ml.key_statistics`.
         tokens: as there.
-        settings: further options of `ml.rank_one_edit`, such as `{"clamp": 20.0, "steps": 30}`.
+        settings: further options of `ml.rank_one_edit`, such as `{"clamp": 20.0, "steps": 30}`;
+            by default what `ml.edit_settings` knows of the model, but for its layer.
         protocol: as in `ml.evaluate_edit`.
         reference: predictions on held-out texts (`ml.next_token_reference`), for the drift.
         seed: of contexts and key statistics.

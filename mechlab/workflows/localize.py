@@ -70,7 +70,7 @@ def localize_edit_verify(
     trace of the edited model for the new object. The table of tracing effect against edit success
     per layer is what Hase et al. 2023 (arXiv 2301.04213) ask for.
 
-        story = ml.localize_edit_verify(model, fact, "London", settings={"clamp": 20.0})
+        story = ml.localize_edit_verify(model, fact, "London")
         with ml.swept_edit(story).applied(model):
             ...
 
@@ -92,7 +92,8 @@ def localize_edit_verify(
         key_statistics: of all the layers; counted over `corpus` when `None`.
         corpus: as in `ml.key_statistics`.
         tokens: as there.
-        settings: further options of `ml.rank_one_edit`.
+        settings: further options of `ml.rank_one_edit`; by default what `ml.edit_settings` knows of
+            the model, but for its layer.
         window: layers restored together by the trace at outputs of MLPs and attention; 1, as one
             layer is edited (`causal_trace` has a fifth of the layers by default: `None`).
         samples: as in `ml.causal_trace`.

@@ -66,7 +66,8 @@ def sequential_edits(
         key_statistics: of the layer; counted over `corpus` when `None`.
         corpus: as in `ml.key_statistics`.
         tokens: as there.
-        settings: further options of `ml.rank_one_edit`.
+        settings: further options of `ml.rank_one_edit`; by default what `ml.edit_settings` knows of
+            the model, but for its layer.
         texts: held-out texts that no edit is about; by default 40 of the shipped corpus in which
             no edited subject occurs.
         paraphrases: so many of each case are watched.
@@ -87,7 +88,9 @@ def sequential_edits(
         now) on the held-out texts, nats), `nll_rise` (nats per token), `cumulative_norm` (of the
         sum of all changes) and `relative_norm` (its share of the weight's), `largest_norm` and
         `smallest_division_ratio` of the edits since the step before, `collapsed`. `held` (step,
-        edit) is 1 where an edit holds and 0 where not, NaN before it is made. Of (edit): what
+        edit) is 1 where an edit holds and 0 where not, NaN before it is made; `held_before` (edit)
+        the same of the unedited model; `text_nll_rise` (step, prompt) that of each held-out text.
+        Of (edit): what
         `ml.edit_sweep` says of edits (`norm`, `division_factor`, `division_ratio`,
         `probability_new` right after the edit, ...), and the edits themselves, `left` (edit, d_out)
         and `right` (edit, d_in). Attributes: `collapse_step` (-1 for never), `ended` (why the
