@@ -6,6 +6,7 @@ sequential one from 0 to 1; a cell that was not computed is hatched, never 0.
 """
 
 from mechlab.plots.attention import attention, attention_views
+from mechlab.plots.context_fits import HUMAN_BETAS, beta_scatter, lag_fits
 from mechlab.plots.copies import copied_tokens, copied_views
 from mechlab.plots.drift import drift, drift_views
 from mechlab.plots.edit_bars import edit_bars, edit_bars_view
@@ -20,6 +21,7 @@ from mechlab.plots.lines import control_views, line_views, lines
 from mechlab.plots.masking import mask_curve, mask_view
 from mechlab.plots.palette import DIVERGING, QUALITATIVE, SEQUENTIAL, color_limits
 from mechlab.plots.reading import main_variable
+from mechlab.plots.recall import recall_curves
 from mechlab.plots.scatter import scatter
 from mechlab.plots.scores import score_view, sorted_scores
 from mechlab.plots.senders import sender_grid, sender_views
@@ -31,9 +33,11 @@ from mechlab.plots.written import written_tokens, written_view
 
 __all__ = [
     "DIVERGING",
+    "HUMAN_BETAS",
     "QUALITATIVE",
     "SEQUENTIAL",
     "GridView",
+    "beta_scatter",
     "attention",
     "attention_views",
     "color_limits",
@@ -49,6 +53,7 @@ __all__ = [
     "grid_views",
     "head_grid",
     "head_views",
+    "lag_fits",
     "layer_by_token",
     "layer_sweep",
     "layer_sweep_views",
@@ -61,6 +66,7 @@ __all__ = [
     "mask_view",
     "path_edges",
     "path_graph",
+    "recall_curves",
     "rows_to_csv",
     "scatter",
     "score_view",

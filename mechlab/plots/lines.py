@@ -290,9 +290,15 @@ def interval_band(x: list[float], low: Any, high: Any, color: str, name: str) ->
     import plotly.graph_objects as go
 
     there = np.isfinite(low) & np.isfinite(high)
-    xs = np.array(x)[there]
+    edges = np.flatnonzero(np.diff(there.astype(np.int8), prepend=0, append=0))
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):  # an area per unbroken stretch
+        part = slice(start, stop)
+        xs += [*x[part], *x[part][::-1], None]
+        ys += [*high[part], *low[part][::-1], None]
     return go.Scatter(
-        x=[*xs, *xs[::-1]], y=[*high[there], *low[there][::-1]], mode="none", fill="toself",
+        x=xs[:-1], y=ys[:-1], mode="none", fill="toself",
         fillcolor=_faint(color), name=f"{name} interval", showlegend=False, hoverinfo="skip",
     )  # fmt: skip
 
