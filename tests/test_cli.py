@@ -36,7 +36,7 @@ def commands() -> dict[str, object]:
 
 def in_readme() -> set[str]:
     """The commands of the README's table, without their arguments."""
-    rows = re.findall(r"^\| `mechlab ([a-z ]+?)(?: [A-Z. ]+(?:json)?)?` \|", README, flags=re.M)
+    rows = re.findall(r"^\| `mechlab ([a-z -]+?)(?: [A-Z. ]+(?:json)?)?` \|", README, flags=re.M)
     return set(rows)
 
 

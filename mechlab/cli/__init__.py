@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from mechlab.cli import dashboard, heads, knockout, models, paths, retrieval, runs, spec, trace
+from mechlab.cli import (
+    dashboard,
+    edit,
+    edit_eval,
+    heads,
+    knockout,
+    models,
+    paths,
+    retrieval,
+    runs,
+    spec,
+    stats,
+    trace,
+)
 from mechlab.cli.outcome import Commands
 
 __all__ = ["app", "main"]
@@ -27,6 +40,9 @@ app.command("heads")(heads.heads)
 app.command("paths")(paths.paths)
 app.command("knockout")(knockout.knockout)
 app.command("retrieval")(retrieval.retrieval)
+app.command("edit")(edit.edit)
+app.command("edit-eval")(edit_eval.edit_eval)
+app.command("stats")(stats.stats)
 app.command("run")(spec.run_spec)
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")

@@ -148,7 +148,7 @@ def _print_table(entries: "list[Entry]") -> None:
 
     table = Table(*("run", "method", "model", "prompts", "created", "kB"), box=box.SIMPLE_HEAD)
     for entry in entries:
-        first = entry.labels[0] if entry.labels else ""
+        first = entry.labels[0] if entry.labels else entry.name
         more = f" and {len(entry.labels) - 1} more" if len(entry.labels) > 1 else ""
         when = entry.when.astimezone().strftime("%Y-%m-%d %H:%M")
         size = f"{entry.size / 1000:.0f}"

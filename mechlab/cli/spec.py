@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mechlab.cli.edit_spec import EDITING, NEEDS_NO_PROMPTS, ON_CASES, cases_of, perform_spec
 from mechlab.cli.options import nodes
 from mechlab.cli.prompt_choice import built_in, read_either
 from mechlab.cli.work import Request, perform
@@ -47,8 +48,17 @@ def run_spec(
     France is", "subject": "France", "target": "Paris"}], "options": {"samples": 10}}
 
     Prompts are facts (prompt, subject, target), pairs (clean, corrupted, answer, wrong_answer), the
-    path of a file of either, or a built-in set such as {"set": "conflicts", "count": 16}.
+    path of a file of either, or a built-in set such as {"set": "conflicts", "count": 16}. Edits
+    (rank_one_edit, memit, fine_tune_edit, evaluate_each_edit, edit_sweep, …) take objects with
+    prompt, subject, target, a file of them, or {"set": "edit_cases", "count": 10}.
     """
+    about = _read_spec(spec)
+    if about["method"] in EDITING:
+        perform_spec(
+            spec, str(about["method"]), _model(spec, about["model"]), about.get("prompts"),
+            about.get("options", {}), html=html, as_json=as_json, estimate=estimate, cache=cache,
+        )  # fmt: skip
+        return
     perform(read_request(spec), cache=cache, html=html, as_json=as_json, estimate=estimate)
 
 
@@ -59,8 +69,25 @@ def read_request(path: Path) -> Request:
         OptionError: when the file cannot be read, or has unknown or missing keys.
         PromptError: when its prompts cannot be used.
     """
+    spec = _read_spec(path)
+    options = spec.get("options", {})
+    method = str(spec["method"])
+    prompts = (cases_of if method in ON_CASES else _prompts)(path, spec["prompts"])
+    return Request(
+        method=method,
+        model=_model(path, spec["model"]),
+        prompts=prompts,
+        options=_with_nodes(options) if method == "path_patch" else options,
+    )
+
+
+def _read_spec(path: Path) -> dict[str, Any]:
+    """Return a spec whose keys and options are checked by name."""
     spec = _read_object(path)
-    unknown, missing = spec.keys() - _KEYS, {"method", "model", "prompts"} - spec.keys()
+    needed = {"method", "model", "prompts"}
+    if spec.get("method") in NEEDS_NO_PROMPTS:
+        needed.remove("prompts")
+    unknown, missing = spec.keys() - _KEYS, needed - spec.keys()
     if unknown or missing:
         raise OptionError(
             f"{path} has {_keys('unknown keys', unknown)}{_keys('no', missing)}. Allowed keys: "
@@ -77,13 +104,7 @@ def read_request(path: Path) -> Request:
             f"{path} has the options {', '.join(sorted(ours))}, which the command sets itself. "
             "Allowed: the method's own options. Remove these."
         )
-    method = str(spec["method"])
-    return Request(
-        method=method,
-        model=_model(path, spec["model"]),
-        prompts=_prompts(path, spec["prompts"]),
-        options=_with_nodes(options) if method == "path_patch" else options,
-    )
+    return spec
 
 
 def _with_nodes(options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mechlab.results import Method
     from mechlab.store import Store
 
-__all__ = ["Completion", "Request", "method_table", "perform"]
+__all__ = ["Completion", "Request", "default_figure", "method_table", "perform"]
 
 Completion = Callable[["Model", "PromptSet[Any]"], Mapping[str, Any]]
 """Options that depend on the model or the prompts; those that were given win."""
@@ -79,9 +79,10 @@ def perform(
         return
     with progress_bar(request.method.replace("_", " ")) as progress:
         result = store.run(function, model, prompts, progress=progress, **options)
-    result = result.assign_coords(group=("prompt", list(prompts.groups)))
+    if "case" not in result.dims and result.sizes.get("prompt") == len(prompts.groups):
+        result = result.assign_coords(group=("prompt", list(prompts.groups)))
     report = report_of(request.method, top=top)
-    figure = write_figures(report, result, html or _default_figure(store, key))
+    figure = write_figures(report, result, html or default_figure(store, key))
     (report.print_json if as_json else report.print_text)(result, run=key[:12], html=figure)
 
 
@@ -128,7 +129,13 @@ def method_table() -> "Mapping[str, Method]":
     from mechlab.methods import METHODS
     from mechlab.results import method_of
 
-    chains = (workflows.screen_then_verify,)
+    chains = (
+        workflows.batch_edits,
+        workflows.edit_sweep,
+        workflows.localize_edit_verify,
+        workflows.screen_then_verify,
+        workflows.sequential_edits,
+    )
     return {**METHODS, **{chain.__name__: method_of(chain) for chain in chains}}
 
 
@@ -144,7 +151,7 @@ def _function_and_model(request: Request) -> "tuple[Callable[..., xr.Dataset], M
     return table[request.method].function, load_model(**request.model)
 
 
-def _default_figure(store: "Store", key: str) -> Path:
+def default_figure(store: "Store", key: str) -> Path:
     """Return a place beside the results, or the working folder when these are not on this disk."""
     name = f"{key[:12]}.html"
     return Path(name) if "://" in store.root else Path(store.root) / "figures" / name
