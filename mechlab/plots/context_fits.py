@@ -56,7 +56,6 @@ def lag_fits(
     Raises:
         OptionError: when curves and fit are of different heads, or there are more than 16.
     """
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     flat, fits, spread = _by_head(curves, fit, sem)
@@ -67,25 +66,12 @@ def lag_fits(
         rows=rows, cols=across, subplot_titles=[_told(fits.isel(_head=i)) for i in range(count)],
         vertical_spacing=0.36 / rows,
     )  # fmt: skip
-    lags = flat.lag.values.tolist()
     for number in range(count):
         place = {"row": number // across + 1, "col": number % across + 1}
-        y = flat.isel(_head=number).values
-        if spread is not None:
-            error = spread.isel(_head=number).values
-            figure.add_trace(interval_band(lags, y - error, y + error, _CURVE, "head"), **place)
-        style: dict[str, Any] = {"mode": "lines", "showlegend": number == 0}
-        fitted = fits.prediction.isel(_head=number)
-        figure.add_traces(
-            [
-                go.Scatter(x=lags, y=y, name="head", line={"color": _CURVE}, **style),
-                go.Scatter(
-                    x=fits.lag.values, y=fitted.values, name="context model",
-                    line={"color": _FIT, "dash": "dash"}, **style,
-                ),
-            ],
-            rows=place["row"], cols=place["col"],
-        )  # fmt: skip
+        error = None if spread is None else spread.isel(_head=number).values
+        y, fitted = flat.isel(_head=number), fits.prediction.isel(_head=number)
+        traces = _curve_and_fit(y, fitted, error, told=number == 0)
+        figure.add_traces(traces, rows=place["row"], cols=place["col"])
         figure.update_xaxes(title_text="lag", dtick=2, zeroline=True, showgrid=False, **place)
         figure.update_yaxes(gridcolor="#ececec", zeroline=False, **place)
     figure.update_annotations(font_size=11)
@@ -99,6 +85,25 @@ def lag_fits(
         legend={"x": 1.01, "y": 1},
     )
     return figure
+
+
+def _curve_and_fit(
+    curve: xr.DataArray, fitted: xr.DataArray, error: Any, *, told: bool
+) -> list[Any]:
+    """Return a head's band, its curve and its fit; `told` puts them into the legend."""
+    import plotly.graph_objects as go
+
+    lags, y = curve.lag.values.tolist(), curve.values
+    style: dict[str, Any] = {"mode": "lines", "showlegend": told}
+    dashed = {"color": _FIT, "dash": "dash"}
+    bands = [] if error is None else [interval_band(lags, y - error, y + error, _CURVE, "head")]
+    return [
+        *bands,
+        go.Scatter(x=lags, y=y, name="head", line={"color": _CURVE}, **style),
+        go.Scatter(
+            x=fitted.lag.values, y=fitted.values, name="context model", line=dashed, **style
+        ),
+    ]
 
 
 def beta_scatter(
@@ -129,13 +134,7 @@ def beta_scatter(
     """
     import plotly.graph_objects as go
 
-    names = [*_BETAS, *(f"near_{name}" for name in _BETAS)]
-    forms = {name: fit[name].attrs.get("drift") for name in names}
-    if len(set(forms.values())) > 1:
-        raise OptionError(
-            f"the betas of this fit have different forms: {forms}. Allowed: one form for all four. "
-            "Convert them all."
-        )
+    _check_forms(fit)
     axes = [str(dim) for dim in fit.distance.dims]
     flat = fit.stack(_head=axes, create_index=False) if axes else fit.expand_dims("_head")
     shown = flat.isel(_head=np.flatnonzero(flat.distance.values < threshold))
@@ -144,6 +143,34 @@ def beta_scatter(
             f"no head has a distance below threshold={threshold}; the smallest is "
             f"{float(fit.distance.min()):.3f}. Allowed: a threshold above that. Raise it."
         )
+    figure = go.Figure(_points(shown, threshold, reference))
+    known = int(np.isfinite(fit.distance.values).sum())
+    facts = f"{shown.sizes['_head']} of {known} heads with a distance below {threshold:g}"
+    heading = [title or "drift in study and recall", f"{facts}; people as published, mixed forms"]
+    figure.update_layout(
+        **(figure_layout(heading, meta=heading[0], height=620) | {"width": 780}),
+        legend={"orientation": "h", "y": -0.14},
+        **{f"{axis}axis": _beta_axis(fit[name]) for axis, name in zip("xy", _BETAS, strict=True)},
+    )
+    return figure
+
+
+def _check_forms(fit: xr.Dataset) -> None:
+    names = [*_BETAS, *(f"near_{name}" for name in _BETAS)]
+    forms = {name: fit[name].attrs.get("drift") for name in names}
+    if len(set(forms.values())) > 1:
+        raise OptionError(
+            f"the betas of this fit have different forms: {forms}. Allowed: one form for all four. "
+            "Convert them all."
+        )
+
+
+def _points(
+    shown: xr.Dataset, threshold: float, reference: Mapping[str, tuple[float, float]]
+) -> list[Any]:
+    """Return near-optimal cells, heads, and people if there are any."""
+    import plotly.graph_objects as go
+
     near = go.Scatter(
         x=shown.near_beta_enc.values.ravel(), y=shown.near_beta_rec.values.ravel(), mode="markers",
         name="fit as well", marker={"size": 4, "color": "#9a9a9a", "opacity": 0.35},
@@ -167,16 +194,7 @@ def beta_scatter(
         marker={"size": 10, "symbol": "diamond-open", "color": QUALITATIVE[1]},
         hovertemplate="%{text}: %{x}, %{y}<extra></extra>",
     )  # fmt: skip
-    figure = go.Figure([near, heads, people] if reference else [near, heads])
-    known = int(np.isfinite(fit.distance.values).sum())
-    facts = f"{shown.sizes['_head']} of {known} heads with a distance below {threshold:g}"
-    heading = [title or "drift in study and recall", f"{facts}; people as published, mixed forms"]
-    figure.update_layout(
-        **(figure_layout(heading, meta=heading[0], height=620) | {"width": 780}),
-        legend={"orientation": "h", "y": -0.14},
-        **{f"{axis}axis": _beta_axis(fit[name]) for axis, name in zip("xy", _BETAS, strict=True)},
-    )
-    return figure
+    return [near, heads, people] if reference else [near, heads]
 
 
 def _beta_axis(beta: xr.DataArray) -> dict[str, Any]:
