@@ -86,10 +86,14 @@ def estimate(request: TraceRequest, stored: Iterable[Any] = ()) -> Cost:
 
 def _loaded_size(request: TraceRequest) -> tuple[int | None, int | None]:
     try:
-        tokens = loaded.tokens(request.load_arguments, request.prompt)
+        tokens = sum(len(loaded.tokens(request.load_arguments, text)) for text in _texts(request))
     except ml.MechlabError:
         return None, None
-    return int(loaded.summary(request.load_arguments)["layers"]), len(tokens)
+    return int(loaded.summary(request.load_arguments)["layers"]), tokens
+
+
+def _texts(request: TraceRequest) -> list[str]:
+    return [fact.prompt for fact in ml.prompts.as_prompt_set(request.prompts())]
 
 
 def _size_on_disk(request: TraceRequest) -> tuple[int | None, int | None]:
@@ -101,7 +105,10 @@ def _size_on_disk(request: TraceRequest) -> tuple[int | None, int | None]:
     except (OSError, ValueError):
         return None, None
     layers = next((config[key] for key in _LAYER_KEYS if key in config), None)
-    return layers, _count_tokens(folder / "tokenizer.json", request.prompt)
+    try:
+        return layers, _count_tokens(folder / "tokenizer.json", _texts(request))
+    except ml.MechlabError:
+        return None, None
 
 
 def _folder(model: str) -> Path | None:
@@ -110,10 +117,10 @@ def _folder(model: str) -> Path | None:
     return folder if (folder := Path(model).expanduser()).is_dir() else None
 
 
-def _count_tokens(file: Path, text: str) -> int | None:
+def _count_tokens(file: Path, texts: list[str]) -> int | None:
     from tokenizers import Tokenizer
 
     if not file.is_file():
         return None
     tokenizer: Any = Tokenizer.from_file(str(file))
-    return len(tokenizer.encode(text).ids)
+    return sum(len(tokenizer.encode(text).ids) for text in texts)

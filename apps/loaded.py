@@ -8,11 +8,14 @@ import gc
 import sys
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import mechlab as ml
 
-__all__ = ["drop_all", "is_loaded", "load", "summary", "tokens"]
+__all__ = [
+    "PromptCheck", "check", "drop_all", "is_loaded", "load", "summary", "support", "tokens",
+]  # fmt: skip
 
 _MOST = 2
 _lock = threading.Lock()
@@ -68,6 +71,59 @@ def tokens(arguments: dict[str, Any], text: str) -> list[str]:
     """
     model = _models.get(_key(arguments))
     return [] if model is None else list(model.token_strings(text))
+
+
+def support(arguments: dict[str, Any]) -> dict[str, str] | None:
+    """Return which sites a loaded model was proven to have: `ok`, or why one cannot be used.
+
+    None before it was checked, which the first run does, and the button Load.
+    """
+    model = _models.get(_key(arguments))
+    checks = getattr(model, "checks", None)
+    if checks is None:
+        return None
+    return {
+        str(site): "ok" if checks.usable(site) else checks.reason(site) for site in checks.sites
+    }
+
+
+@dataclass(frozen=True)
+class PromptCheck:
+    """What a loaded model makes of one fact."""
+
+    tokens: list[str]
+    """Of the prompt, BOS included."""
+    subject: tuple[int, int] | None
+    """First and last token of the subject."""
+    target: list[str]
+    """Tokens of the answer, as it continues the prompt; scored is the first one."""
+    problems: list[str]
+    """What does not fit, in sentences."""
+
+
+def check(arguments: dict[str, Any], fact: Any) -> PromptCheck | None:
+    """Return what a loaded model makes of a fact; None when it is not loaded."""
+    model = _models.get(_key(arguments))
+    if model is None:
+        return None
+    problems: list[str] = []
+    seen: list[str] = []
+    subject: tuple[int, int] | None = None
+    target: list[str] = []
+    try:
+        seen = list(model.token_strings(fact.prompt))
+        subject = model.subject_positions(fact)
+        if fact.target:
+            (ids,) = model.answer_tokens([fact.prompt], [fact.target], answer="full")
+            target = [model.token_string(token) for token in ids]
+    except ml.MechlabError as error:
+        problems.append(str(error))
+    if len(target) > 1:
+        pieces = " + ".join(repr(token) for token in target)
+        problems.append(
+            f"The answer has {len(target)} tokens ({pieces}): only the first one is scored."
+        )
+    return PromptCheck(seen, subject, target, problems)
 
 
 def drop_all() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import mechlab as ml
+import prompt_files
 from request import Request
 
 __all__ = ["SITES", "TraceRequest", "example_of"]
@@ -22,16 +23,14 @@ class TraceRequest(Request):
     PAGE: ClassVar[str] = "trace"
     METHODS: ClassVar[tuple[str, ...]] = ("causal_trace",)
     OPTIONS: ClassVar[tuple[str, ...]] = (
-        "sites", "window", "samples", "noise_scale", "seed", "known_only",
+        "sites", "window", "samples", "noise_scale", "corruption", "sever", "seed", "known_only",
     )  # fmt: skip
     OTHER_DEFAULTS: ClassVar[Mapping[str, Any]] = {
         "layers": None,
         "positions": "all",
         "noise_std": None,
         "reference": "countries",
-        "corruption": "gaussian",
         "other_subjects": None,
-        "sever": "none",
         "score": "top",
     }
     UNORDERED: ClassVar[tuple[str, ...]] = ("sites",)
@@ -44,21 +43,40 @@ class TraceRequest(Request):
     window: int | None = None
     samples: int = 10
     noise_scale: float = 3.0
+    corruption: str = "gaussian"
+    sever: str = "none"
     seed: int = 0
     known_only: bool = True
+    prompt_set: str = ""
+    """Id of a file of facts that was read in; empty for the one fact of the fields."""
 
     @property
     def label(self) -> str:
-        """The prompt."""
-        return self.prompt
+        """The prompt, or what the file is called."""
+        return prompt_files.name_of(self.prompt_set) if self.prompt_set else self.prompt
 
     def prompts(self) -> Any:
-        """Return the fact to trace.
+        """Return the fact to trace, or the facts of a file.
 
         Raises:
-            PromptError: when the prompt is empty, or does not contain the subject.
+            PromptError: when the prompt is empty, does not contain the subject, or the file is not
+                there any more.
         """
+        if self.prompt_set:
+            return prompt_files.facts_of(self.prompt_set)
         return ml.prompts.Fact(self.prompt, subject=self.subject, target=self.target)
+
+    def prompts_code(self) -> str:
+        """Return Python that makes the facts; a file is read again."""
+        if self.prompt_set:
+            return f"ml.prompts.read_facts({str(prompt_files.path_of(self.prompt_set))!r})"
+        return super().prompts_code()
+
+    def _essence(self) -> dict[str, Any]:
+        held = super()._essence()
+        if self.prompt_set:  # the fields then show one of many facts
+            held |= {"prompt": "", "subject": "", "target": ""}
+        return held
 
     def problem(self) -> str:
         """Return why this cannot be run, in a sentence; empty when it can."""

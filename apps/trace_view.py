@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import mechlab as ml
+import prompt_files
 from trace_request import TraceRequest
 
 __all__ = [
@@ -187,6 +188,7 @@ def request_of(trace: Any, fact: str, model: str) -> TraceRequest:
         prompt=_texts(trace, "prompt_text")[index],
         subject=_texts(trace, "subject")[index],
         target=_texts(trace, "target")[index],
+        prompt_set=_file_of(trace),
         more=json.dumps(more, sort_keys=True),
         **options,
     )
@@ -242,6 +244,12 @@ def _version(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     if attrs.get("model_source") == "shipped" and revision.isdecimal():
         return {"checkpoint": int(revision)}
     return {"revision": revision}
+
+
+def _file_of(trace: Any) -> str:
+    if trace.sizes["prompt"] == 1:
+        return ""
+    return prompt_files.id_of_digest(str(trace.attrs.get("prompts_digest", "")))
 
 
 def _options(attrs: Mapping[Any, Any]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from components.cell_grid import cell_grid, opened_cell
 from components.charts import probability_bars, profile_lines
 from components.color_scale import color_scale
 from components.exports import export_menu, table_twin
+from components.go import go
+from components.lens_panel import lens_panel
 from components.picker import adopt, current
 from components.selection import clicked, link_problems, select, warn_of_link
-from request import Request
 from text import signed, words
 from trace_request import TraceRequest
 from trace_view import (
@@ -42,7 +43,7 @@ _WIDEST = 30  # columns that stay readable when three grids stand side by side
 
 
 @st.fragment
-def picture(trace: Any, run: str, request: Request, link: Mapping[str, str]) -> None:
+def picture(trace: Any, run: str, request: TraceRequest, link: Mapping[str, str]) -> None:
     """Draw a stored trace.
 
     Args:
@@ -81,6 +82,9 @@ def picture(trace: Any, run: str, request: Request, link: Mapping[str, str]) -> 
     with right:
         if chosen:
             _cell(cell_of(trace, fact, views, site=site, layer=layer, column=column))
+            if fact != AVERAGE:
+                lens_panel(request, site, layer, column)
+            _ways_on(run, layer)
         else:
             st.info(
                 "Click a cell to see what restoring it brings back.", icon=":material/ads_click:"
@@ -182,7 +186,12 @@ def _cell(cell: Cell) -> None:
         st.caption(f"Role of this token: {words(cell.role)}")
 
 
-def _menus(trace: Any, views: list[Any], request: Request, run: str) -> None:
+def _ways_on(run: str, layer: int) -> None:
+    go("heads", f"Heads in layer {layer}", key="to_heads", layer=layer)
+    go("edit", f"Edit at layer {layer}", key="to_edit", layer=layer, trace=run)
+
+
+def _menus(trace: Any, views: list[Any], request: TraceRequest, run: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="menus"):
         export_menu(trace, views, request, run)
     table_twin(views)

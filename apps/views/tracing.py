@@ -7,9 +7,8 @@ import streamlit as st
 import mechlab as ml
 import runs
 from components.page import ResultPage, result_page
-from components.picker import fact_fields
 from components.states import Refusal
-from components.trace_fields import option_fields
+from components.trace_fields import option_fields, trace_prompt_fields
 from components.trace_picture import picture
 from cost import Cost, estimate
 from request import Request
@@ -54,7 +53,7 @@ result_page(
         first=example_of("atlas"),
         question=QUESTION,
         hint="Press Run. Then click a cell to see what it brings back.",
-        fields=fact_fields,
+        fields=trace_prompt_fields,
         options=option_fields,
         request_of=asked,
         picture=picture,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from dashboard_browser import ARGUMENTS, CHROMIUM, Watched, served
 from synthetic_traces import make_trace
 
 import mechlab as ml
@@ -41,6 +42,37 @@ def own_jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobTable]:
     for job in table.jobs():
         table.cancel(job.id)
         table.wait(job.id, 10)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """One browser for all tests; they open contexts of their own."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no browser at {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One dashboard for all browser tests, on `atlas` as shipped, with a store of its own."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no browser at {CHROMIUM}")
+    folder = tmp_path_factory.mktemp("dashboard")
+    with served(folder / "cache", folder / "server.log") as address:
+        yield address
+
+
+@pytest.fixture
+def watched(chromium: Any, server: str) -> Iterator[Watched]:
+    """A fresh browser context on the dashboard; what went wrong fails the test at its end."""
+    page = Watched(chromium, server)
+    yield page
+    page.close()
 
 
 class Shipped:
@@ -94,6 +126,18 @@ class CardboardModel:
         self.fingerprint = "f" * 64
         self.provenance = {"name": name, "dtype": "float32", "weights": "raw", "revision": None}
 
+    checks = None
+
+    def subject_positions(self, fact: Any) -> tuple[int, int]:
+        place = self.token_strings(fact.prompt).index(f" {fact.subject}")
+        return place, place
+
+    def answer_tokens(self, prompts: Any, answers: Any, answer: str) -> list[tuple[str, ...]]:
+        return [tuple(f" {word}" for word in text.split()) for text in answers]
+
+    def token_string(self, token: str) -> str:
+        return token
+
     def token_strings(self, text: str) -> list[str]:
         words = text.split(" ")
         return ["<s>", words[0], *(f" {word}" for word in words[1:])]
@@ -115,6 +159,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Cardboard:
         window: int | None = None,
         samples: int = 10,
         noise_scale: float = 3.0,
+        corruption: str = "gaussian",
+        sever: str = "none",
         known_only: bool = True,
         seed: int = 0,
         progress: Any = None,
@@ -138,12 +184,20 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Cardboard:
             prompts=facts,
             options={
                 "sites": list(sites), "window": window, "samples": samples,
-                "noise_scale": noise_scale, "known_only": known_only, "seed": seed,
+                "noise_scale": noise_scale, "corruption": corruption, "sever": sever,
+                "known_only": known_only, "seed": seed,
             },
             seed=seed,
             started=time.time() - 1.0,
         )  # fmt: skip
 
+    @analysis(version=1)
+    def logit_lens(
+        model: CardboardModel, prompts: Any, *, sites: Any, positions: str, top_k: int
+    ) -> xr.Dataset:
+        raise ml.ModelError("cardboard cannot be read with a lens.")
+
+    monkeypatch.setattr(ml, "logit_lens", logit_lens, raising=False)
     monkeypatch.setattr(ml, "load_model", fake.load_model, raising=False)
     monkeypatch.setattr(ml, "causal_trace", causal_trace, raising=False)
     monkeypatch.setattr(loaded, "_models", OrderedDict())

@@ -1,34 +1,133 @@
-"""One flow through the page in a real browser: start, run, click a cell, follow its link.
+"""What only a browser can show, on one server and one chromium: clicks, links, reloads, cancel.
 
-What only a browser can show is tested here: that a click reaches Python, that the address names the
-cell, that nothing is asked of any other host, and that the console stays silent.
+Every test ends by asserting a silent console, no foreign host and no exception on the page.
 """
 
-import os
 import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
+from dashboard_browser import APPS, Watched, served
 
-from mechlab.cli.dashboard import dashboard_command
-from mechlab.organisms import names
+LONG = "The official language of Brazil is"
 
-APPS = Path(__file__).parents[2] / "apps"
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-SLOW = 120_000  # milliseconds; loading torch on a busy machine takes most of it
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no browser at {CHROMIUM}")
+@pytest.fixture(scope="module")
+def traced(chromium: Any, server: str) -> str:
+    """The path of the example's trace, run from an empty store as on the first start."""
+    first = Watched(chromium, server)
+    page = first.open()
+    page.get_by_text("Where does the model keep this fact?").wait_for()
+    first.button("run_now").click()
+    page.locator(".st-key-grid-attn_out canvas, [data-testid=stAlertContentError]").first.wait_for()
+    assert page.locator("[data-testid=stAlertContentError]").all_inner_texts() == []
+    page.get_by_text("Click a cell to see").wait_for()
+    run = first.selection()["run"]
+    assert len(run) == 12
+    first.close()
+    return f"/?run={run}"
+
+
+def test_a_cell_leads_to_its_lens_and_a_link_leads_back_to_it(
+    watched: Watched, traced: str, chromium: Any, server: str, tmp_path: Path
+) -> None:
+    page = watched.open(traced)
+    page.get_by_text("Click a cell to see").wait_for()
+    watched.click_cell("grid.mlp_out", 0.6, 0.3)
+    page.get_by_text("Probability of").wait_for()
+    page.locator(".st-key-bars .plot-container").wait_for()
+    chosen = watched.selection()
+    assert chosen["site"] == "mlp_out"
+    page.get_by_text(f"Layer {chosen['layer']} · {chosen['pos']}·").wait_for()
+    page.locator(".st-key-lens canvas").first.wait_for()  # the table of next tokens
+
+    watched.click_cell("grid.mlp_out", 0.6, 0.3)  # the same cell again does not let it go
+    page.locator(".st-key-grid-mlp_out canvas").focus()
+    page.keyboard.press("ArrowLeft")
+    left = int(chosen["pos"]) - 1
+    live = page.locator(".st-key-grid-mlp_out .live")
+    assert f"layer {chosen['layer']}, {left}·" in live.text_content()
+    page.keyboard.press("Enter")
+    page.get_by_text(f"Layer {chosen['layer']} · {left}·").wait_for()
+    assert watched.selection()["pos"] == str(left)
+
+    other = Watched(chromium, server)  # a fresh browser, the same address
+    other.page.goto(page.url)
+    other.page.get_by_text(f"Layer {chosen['layer']} · {left}·").wait_for()
+    assert other.selection() == watched.selection()
+    other.close()
+
+
+def test_the_exported_page_opens_offline(
+    watched: Watched, traced: str, chromium: Any, tmp_path: Path
+) -> None:
+    page = watched.open(traced)
+    page.locator(".st-key-export button").first.click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Figure").click()
+    download.value.save_as(tmp_path / "figure.html")
+    offline = Watched(chromium)
+    offline.context.set_offline(True)
+    offline.page.goto((tmp_path / "figure.html").as_uri())
+    offline.page.locator(".heatmaplayer image").first.wait_for(state="attached")
+    offline.close()
+
+
+def test_a_run_survives_a_reload_is_seen_from_another_tab_and_can_be_cancelled(
+    watched: Watched, traced: str, chromium: Any, server: str
+) -> None:
+    page = watched.open(traced)
+    page.get_by_text("Click a cell to see").wait_for()
+    page.get_by_role("button", name="Options").click()
+    samples = page.get_by_label("Noise samples")
+    samples.fill("20000")
+    samples.press("Enter")
+    page.get_by_text("samples: 10 → 20000").wait_for()
+    page.keyboard.press("Escape")
+    watched.button("run_now").click()
+    page.locator(".st-key-cancel button").wait_for()
+    page.get_by_text("What is there so far").wait_for()
+
+    second = Watched(chromium, server)  # another tab sees the job and may stop it
+    second.open()
+    second.page.get_by_role("button", name="1 running").click()
+    second.page.get_by_text("per second").wait_for()
+    page.reload()
+    page.get_by_role("button", name="1 running").wait_for()
+    second.page.get_by_role("button", name="Cancel").click()
+    second.page.get_by_text("cancelled").wait_for()
+    second.close()
+
+
+def test_two_runs_are_ticked_and_laid_side_by_side(watched: Watched, traced: str) -> None:
+    page = watched.open("/runs")
+    table = page.locator("[data-testid=stDataFrame] canvas").first
+    table.wait_for()
+    box = table.bounding_box()
+    for row in (1, 2):
+        page.mouse.click(box["x"] + 16, box["y"] + 36 * row + 14)
+        page.wait_for_function(f"location.search.split('%2C').length >= {row}")
+    assert len(watched.selection()["ticked"].split(",")) == 2
+    page.get_by_text("What differs").wait_for()
+
+
+def test_a_folder_of_a_random_model_is_traced_by_its_path(
+    chromium: Any, tmp_path: Path, model_folder: Callable[..., Path]
+) -> None:
+    (tmp_path / "views").symlink_to(APPS / "views")
+    (tmp_path / ".streamlit").symlink_to(APPS / ".streamlit")
+    about = {"apps": str(APPS), "model": str(model_folder("llama", "bpe"))}
+    (tmp_path / "main.py").write_text(ON_A_FOLDER.format(**about, main=str(APPS / "main.py")))
+    with served(tmp_path / "cache", tmp_path / "log", tmp_path / "main.py") as address:
+        first = Watched(chromium, address)
+        first.open()
+        first.button("run_now").click()
+        first.page.locator(".st-key-grid-attn_out canvas").wait_for()
+        first.close()
+
 
 # Starts the page on a folder instead of the shipped model; everything else is the page's own.
 ON_A_FOLDER = """
@@ -39,157 +138,13 @@ from components.picker import adopt
 from trace_request import TraceRequest
 if "in.model" not in st.session_state:
     adopt(TraceRequest(model={model!r}, prompt="The capital of France is", subject="France",
-                  samples=3, known_only=False))
+                       samples=3, known_only=False))
 runpy.run_path({main!r})
 """
 
 
-@pytest.fixture(params=["atlas", "toy"])
-def script(
-    request: pytest.FixtureRequest, tmp_path: Path, model_folder: Callable[..., Path]
-) -> Path:
-    """The page as shipped, on `atlas`; and on the folder of a random model, whatever is shipped."""
-    if request.param == "atlas":
-        if "atlas" not in names():
-            pytest.skip("the shipped model atlas is not in this checkout")
-        return APPS / "main.py"
-    text = ON_A_FOLDER.format(
-        apps=str(APPS), model=str(model_folder("llama", "bpe")), main=str(APPS / "main.py")
-    )
-    (tmp_path / "views").symlink_to(APPS / "views")
-    (tmp_path / ".streamlit").symlink_to(APPS / ".streamlit")
-    (tmp_path / "main.py").write_text(text)
-    return tmp_path / "main.py"
-
-
-@pytest.fixture
-def address(script: Path, own_store: Path, tmp_path: Path) -> Iterator[str]:
-    """Serve the page as `mechlab app` does, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "MECHLAB_CACHE": str(own_store), "PYTHONPATH": str(APPS.parent)}
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            dashboard_command(script, port=port, browser=False),
-            env=environment, stdout=log, stderr=log, cwd=tmp_path,
-        )  # fmt: skip
-        try:
-            wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(20)
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, "the server ended by itself"
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(f"nothing answers at {url}")
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-class Watched:
-    """A page that remembers what went wrong on it and whom it spoke to."""
-
-    def __init__(self, browser: Any) -> None:
-        self.context = browser.new_context(viewport={"width": 1280, "height": 900})
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(SLOW)
-        self.complaints: list[str] = []
-        self.hosts: set[str] = set()
-        self.page.on("console", self._heard)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
-
-    def _heard(self, message: Any) -> None:
-        if message.type == "error":
-            self.complaints.append(message.text)
-
-    def selection(self) -> dict[str, str]:
-        return {name: values[0] for name, values in parse_qs(urlsplit(self.page.url).query).items()}
-
-    def assert_clean(self, address: str) -> None:
-        assert self.complaints == []
-        assert {host for host in self.hosts if host} == {urlsplit(address).netloc}
-        assert self.page.locator("[data-testid=stException]").count() == 0
-
-
-def click_cell(page: Any, site: str, share_x: float, share_y: float) -> None:
-    canvas = page.locator(f".st-key-grid-{site} canvas")
-    box = canvas.bounding_box()
-    page.mouse.click(box["x"] + share_x * box["width"], box["y"] + share_y * box["height"])
-
-
-def test_from_the_first_start_to_a_linked_cell(address: str, browser: Any, tmp_path: Path) -> None:
-    first = Watched(browser)
-    page = first.page
-    page.goto(address)
-    page.get_by_text("Where does the model keep this fact?").wait_for()
-
-    page.locator(".st-key-run_now button").click()
-    grid, error = ".st-key-grid-attn_out canvas", "[data-testid=stAlertContentError]"
-    page.locator(f"{grid}, {error}").first.wait_for()
-    assert page.locator(error).all_inner_texts() == []
-    assert len(first.selection()["run"]) == 12
-    page.get_by_text("Click a cell to see").wait_for()
-
-    click_cell(page, "mlp_out", 0.6, 0.3)
-    page.get_by_text("Probability of").wait_for()
-    chosen = first.selection()
-    assert chosen["site"] == "mlp_out"
-    assert {"layer", "pos"} <= chosen.keys()
-    page.get_by_text(f"Layer {chosen['layer']} · {chosen['pos']}·").wait_for()
-    page.locator(".st-key-bars .plot-container").wait_for()
-
-    click_cell(page, "mlp_out", 0.6, 0.3)  # the same cell again does not let it go
-    page.locator(".st-key-grid-mlp_out canvas").focus()
-    page.keyboard.press("ArrowLeft")
-    live = page.locator(".st-key-grid-mlp_out .live")
-    left = int(chosen["pos"]) - 1
-    assert f"layer {chosen['layer']}, {left}·" in live.text_content()
-    page.keyboard.press("Enter")
-    page.get_by_text(f"Layer {chosen['layer']} · {left}·").wait_for()
-    assert first.selection()["pos"] == str(left)
-
-    page.get_by_role("button", name="Export").click()
-    with page.expect_download(timeout=SLOW) as download:
-        page.get_by_role("button", name="Figure").click()
-    download.value.save_as(tmp_path / "figure.html")
-    first.assert_clean(address)
-
-    other = Watched(browser)  # a fresh browser, the same address
-    other.page.goto(page.url)
-    other.page.get_by_text(f"Layer {chosen['layer']} · {left}·").wait_for()
-    assert other.selection() == first.selection()
-    other.assert_clean(address)
-
-    offline = Watched(browser)
-    offline.context.set_offline(True)
-    offline.page.goto((tmp_path / "figure.html").as_uri())
-    offline.page.locator(".heatmaplayer image").first.wait_for(state="attached")
-    assert offline.complaints == []
-    assert {host for host in offline.hosts if host} == set()
-
-
-def test_it_listens_on_this_machine_only(address: str) -> None:
-    port = urlsplit(address).port
+def test_it_listens_on_this_machine_only(server: str) -> None:
+    port = urlsplit(server).port
     assert port is not None
     own = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), port)}
     for outside in own - {"127.0.0.1", "127.0.1.1", "::1"}:

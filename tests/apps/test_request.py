@@ -50,9 +50,9 @@ def test_every_option_of_the_method_is_known_with_its_default() -> None:
 
 
 def test_options_that_the_page_does_not_offer_are_carried_along() -> None:
-    request = TraceRequest(**FACT, more='{"sever": "mlp"}')
-    assert request.options["sever"] == "mlp"
-    assert "sever='mlp'" in request.code()
+    request = TraceRequest(**FACT, more='{"score": "target"}')
+    assert request.options["score"] == "target"
+    assert "score='target'" in request.code()
 
 
 @pytest.mark.parametrize("prompt", ['say "{x}" in France', "a\\nb 'c' France", "{} France {0}"])

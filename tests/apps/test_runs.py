@@ -29,7 +29,7 @@ def test_a_run_is_stored_found_and_read_again(stored: Callable[..., str]) -> Non
     [
         {"samples": 4}, {"seed": 1}, {"noise_scale": 2.0}, {"known_only": False}, {"window": 2},
         {"sites": ("mlp_out",)}, {"target": "Rome"}, {"model": "echo"}, {"dtype": "bfloat16"},
-        {"revision": "main"}, {"weights": "processed"}, {"more": '{"sever": "mlp"}'},
+        {"revision": "main"}, {"weights": "processed"}, {"more": '{"score": "target"}'},
     ],
 )  # fmt: skip
 def test_a_request_that_differs_in_anything_is_not_answered_by_it(

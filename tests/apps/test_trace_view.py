@@ -104,7 +104,7 @@ def test_a_result_turns_back_into_its_request() -> None:
     assert (request.model, request.dtype, request.revision) == ("toy", "bfloat16", "step1000")
     assert request.options == {
         "sites": ("mlp_out",), "window": None, "samples": 5, "noise_scale": 2.5, "seed": 7,
-        "known_only": False, "sever": "mlp",
+        "known_only": False, "sever": "mlp", "corruption": "gaussian",
     }  # fmt: skip
     assert request.subject == "Eiffel Tower"
 
