@@ -58,4 +58,6 @@ def _like_last(request: PairRequest, each: int | None) -> Cost:
     def of_stored(record: Any) -> int:
         return len(record.labels) * (each or 1)
 
-    return cost.like_last(request, size, of_stored)
+    return cost.like_last(
+        request, size, of_stored, "forward pass" if size == 1 else "forward passes"
+    )

@@ -14,8 +14,8 @@ import mechlab as ml
 from request import MODEL_FIELDS, Request, plain
 
 __all__ = [
-    "EXAMPLE", "SETS", "PairRequest", "file_rows", "model_fields_of", "prompt_fields_of",
-    "records_of", "stored_options",
+    "EXAMPLE", "PAIR_FIELDS", "SETS", "PairRequest", "file_rows", "model_fields_of",
+    "prompt_fields_of", "records_of", "stored_options",
 ]  # fmt: skip
 
 SETS = {
@@ -31,6 +31,12 @@ EXAMPLE = {
     "wrong_answer": "Paris",
 }
 """A pair that the shipped model answers both ways."""
+
+PAIR_FIELDS = (
+    "source", "clean", "corrupted", "answer", "wrong_answer", "count", "form", "prompt_seed",
+    "rows",
+)  # fmt: skip
+"""Fields that decide which pairs are asked for."""
 
 _KINDS = {"fact": ml.prompts.Fact, "pair": ml.prompts.PromptPair}
 _made: dict[tuple[Any, ...], Any] = {}

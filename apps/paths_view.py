@@ -9,8 +9,8 @@ import mechlab as ml
 from paths_request import head_of
 
 __all__ = [
-    "MOST_EDGES", "checks", "edges_shown", "is_trail", "joined", "partial_views", "sender_at",
-    "sender_grid", "strongest", "trail_of", "trail_text",
+    "MOST_EDGES", "checks", "edges_shown", "is_trail", "joined", "partial_views", "says_little",
+    "sender_at", "sender_grid", "strongest", "trail_of", "trail_text",
 ]  # fmt: skip
 
 MOST_EDGES = 40
@@ -80,15 +80,24 @@ def checks(result: Any) -> str:
     The whole is the effect of the corrupted prompt (of the clean one, when denoising). Paths of
     heads alone leave out what MLPs and embeddings send, and effects need not add up.
     """
-    mean = result["effect"].mean("prompt").values
-    gap = float((result["corrupted_metric"] - result["clean_metric"]).mean())
-    whole = gap if result.attrs.get("direction", "noising") == "noising" else -gap
-    total = float(np.nansum(mean))
+    whole, total = _whole(result), float(np.nansum(result["effect"].mean("prompt").values))
     if abs(whole) < 1e-6 or not np.isfinite(total):
         return ""
-    return f"all paths together {total:+.2f} of {whole:+.2f} ({100 * total / whole:.0f} %)".replace(
-        "-", "−"
-    )
+    told = f"all paths together {total:+.2f} of {whole:+.2f} ({100 * total / whole:.0f} %)"
+    return told.replace("-", "−").replace("(−0 %)", "(0 %)")
+
+
+def says_little(result: Any) -> bool:
+    """Return whether no path moves the answer by a hundredth of what the other prompt does.
+
+    The grid then shows very small effects at full colour.
+    """
+    return strongest(result) < 0.01 * abs(_whole(result))
+
+
+def _whole(result: Any) -> float:
+    gap = float((result["corrupted_metric"] - result["clean_metric"]).mean())
+    return gap if result.attrs.get("direction", "noising") == "noising" else -gap
 
 
 def partial_views(partial: Any) -> list[Any] | None:

@@ -72,7 +72,7 @@ def payload(view: ml.plots.GridView) -> dict[str, Any]:
         "col_labels": list(view.col_labels),
         "row_name": view.row_name,
         "col_name": view.col_name,
-        "numbers": view.col_name in _NUMBERED and rows * cols <= _MOST_NUMBERS,
+        "numbers": _has_numbers(view),
         "row_order": view.row_order,
         "limits": [float(limit) for limit in view.limits],
         "stops": list(stops),
@@ -82,6 +82,12 @@ def payload(view: ml.plots.GridView) -> dict[str, Any]:
         "label": f"Heat map {view.title}: {rows} {view.row_name}s by {cols} columns. "
         "Arrow keys move, Enter opens a cell, plus and minus zoom.",
     }
+
+
+def _has_numbers(view: ml.plots.GridView) -> bool:
+    """Return whether two decimals in every cell say something and can be read."""
+    few = view.values.size <= _MOST_NUMBERS
+    return view.col_name in _NUMBERED and few and max(map(abs, view.limits)) >= 0.05
 
 
 def _packed(array: Any, dtype: type[np.generic]) -> str | None:

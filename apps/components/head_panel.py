@@ -14,12 +14,15 @@ import loaded
 import mechlab as ml
 import runs
 from components import states
+from components.carry import carry, leave
 from components.cell_grid import cell_grid
 from components.plot_style import draw, faint, figure, ink, layout
 from components.progress import follow
 from head_panel_view import HeadLook, Score
 from pages import page_at
-from request import Request
+from pair_request import PAIR_FIELDS
+from paths_request import PathsRequest
+from request import MODEL_FIELDS, Request
 from text import signed, words
 
 __all__ = ["add_to_set", "head_panel", "head_set", "look_or_offer", "pattern_grid"]
@@ -28,6 +31,7 @@ _UP, _DOWN, _PLAIN = "#b2182b", "#2166ac", "#4393c3"
 _MOST_BARS = 28
 _MOST_SCORES = 3
 _SET = "head_set"
+_CARRIED = ("model", *MODEL_FIELDS, *PAIR_FIELDS)
 
 
 def head_panel(
@@ -164,17 +168,22 @@ def _sources(look: HeadLook, layer: int, head: int, key: str) -> None:
         tickmode="array", tickvals=list(range(len(order))), autorange="reversed", automargin=True,
         ticktext=[ml.plots.escape(labels[i], "html") + " " for i in order], showgrid=False,
     )  # fmt: skip
-    reach = 1.08 * max(0.01, *(abs(values[i]) for i in order))
-    low, high = min(0.0, *(values[i] for i in order)), max(0.0, *(values[i] for i in order))
     chart.update_xaxes(
         gridcolor=faint(), zerolinecolor=ink(), nticks=4, exponentformat="none",
-        range=[-reach if low < -reach / 20 else -reach / 20, reach if high > reach / 20 else reach / 20],
+        range=_span([values[i] for i in order]),
     )  # fmt: skip
     best = max(order, key=lambda i: abs(values[i]))
     draw(
         chart, key=f"{key}.sources",
         alt=f"{title}: strongest {labels[best]} with {values[best]:+.3f}",
     )  # fmt: skip
+
+
+def _span(values: list[float]) -> list[float]:
+    """Return a range from the lowest to the highest value, 0 included, no narrower than a hair."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    room = 0.06 * max(high - low, 0.02)
+    return [low - room, max(high, low + 0.02) + room]
 
 
 def _tokens(look: HeadLook, name: str) -> None:
@@ -231,12 +240,9 @@ def _buttons(
             "Remove from set" if name in kept else "Add to set", key=f"{key}.add",
             on_click=add_to_set, args=(name,),
         )  # fmt: skip
-        if st.session_state.pop("to_paths", False):
-            page = page_at("paths")
-            if page is not None:
-                st.switch_page(page.file, query_params={})
     if kept:
         _set(request, kept, key)
+    leave()
 
 
 def _set(request: Request, kept: list[str], key: str) -> None:
@@ -255,19 +261,12 @@ def _clear() -> None:
 
 
 def _to_paths(request: Request, wanted: dict[str, str]) -> None:
-    """Fill the fields of the paths page, prompts included, and go there."""
-    from paths_request import PathsRequest
-
-    usual = PathsRequest()
-    for name in ("senders", "nodes", "receiver"):
-        st.session_state[f"in.paths.{name}"] = wanted.get(name, getattr(usual, name))
-    for name in ("source", "count", "form", "prompt_seed", "rows"):
-        if (value := getattr(request, name, None)) is not None and value in _allowed(name, value):
-            st.session_state[f"in.paths.{name}"] = value
-    st.session_state["to_paths"] = True
-
-
-def _allowed(name: str, value: Any) -> tuple[Any, ...]:
-    from paths_request import PathsRequest
-
-    return PathsRequest.SOURCES if name == "source" else (value,)
+    """Take the prompts of this page along to the paths page."""
+    kept = {
+        name: getattr(request, name)
+        for name in PathsRequest.names()
+        if name in _CARRIED and hasattr(request, name)
+    }
+    if kept.get("source") not in PathsRequest.SOURCES:
+        kept.pop("source", None)  # a fact has no second prompt: the pair fields as they are
+    carry(PathsRequest(**{**kept, **wanted}))

@@ -31,19 +31,28 @@ def picture(result: Any, run: str, request: PathsRequest, link: Mapping[str, str
     grid = paths_view.sender_grid(result, prompt=shown)
     both = paths_view.joined([result, *_walked(request)])
     left, right = st.columns([1, 1], gap="large")
+    if paths_view.says_little(result):
+        st.warning(
+            "No path moves the answer by even a hundredth of what the other prompt does: this "
+            "input carries little of it, and the colours show very small effects. Try another "
+            "receiver.",
+            icon=":material/report:",
+        )
     with right:
-        edges = _graph(both, link)
+        edges = _graph(both)
         edge = _edge_field(edges, link)
+        with st.container(horizontal=True, key="graph_menus"):
+            export_menu(
+                both, [], request, run, key="graph",
+                figure=lambda: ml.plots.path_graph(both, most=max(len(edges), 1)),
+            )  # fmt: skip
     with left:
         _senders(grid, edge)
         told = paths_view.checks(result)
-        st.caption(told) if told and shown is None else None
+        if told and shown is None:
+            st.caption(told)
         with st.container(horizontal=True, vertical_alignment="center", key="menus"):
-            export_menu(result, [grid], request, run, figure=lambda: ml.plots.to_plotly([grid]))
-            export_menu(
-                both, [], request, run, key="graph",
-                figure=lambda: ml.plots.path_graph(both, most=paths_view.MOST_EDGES),
-            )  # fmt: skip
+            export_menu(result, [grid], request, run)
         table_twin([grid])
     if edge is not None:
         _edge(edge, request)
@@ -129,7 +138,7 @@ def _opened(grid: Any) -> None:
         st.session_state["edge"] = f"{paths_view.sender_at(grid, *cell)} → {receiver}"
 
 
-def _graph(both: Any, link: Mapping[str, str]) -> list[Any]:
+def _graph(both: Any) -> list[Any]:
     """Draw the strongest edges; return those that the threshold lets through."""
     top = paths_view.strongest(both)
     st.markdown("**Paths** &nbsp; :small[:gray[layers upwards, width = size, red + and blue −]]")

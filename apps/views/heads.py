@@ -4,6 +4,7 @@ from typing import Any
 
 import streamlit as st
 
+from components.carry import arrive
 from components.heads_fields import heads_fields, heads_options
 from components.heads_picture import picture
 from components.page import ResultPage, result_page
@@ -35,6 +36,7 @@ def example(model: str) -> HeadsRequest:
     return HeadsRequest(model=model)
 
 
+arrive(HeadsRequest)
 result_page(
     ResultPage(
         first=HeadsRequest(),

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from components.carry import arrive
 from components.page import ResultPage, result_page
 from components.paths_fields import paths_fields, paths_options
 from components.paths_picture import picture, trail_line
@@ -27,6 +28,7 @@ def example(model: str) -> PathsRequest:
     return PathsRequest(model=model)
 
 
+arrive(PathsRequest)
 result_page(
     ResultPage(
         first=PathsRequest(),
