@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def batch_edits(
             lambda: projection(model, 0, chosen),
             lambda: check_corpus(corpus),
             lambda: check_whole("tokens", tokens, at_least=1),
-            lambda: check_setting_names(settings or {}, memit),
+            lambda: check_setting_names(settings or {}, "memit", signature(memit).parameters),
             lambda: check_watch(texts=texts, max_batch=max_batch, **watch),  # type: ignore[arg-type]
             lambda: check_given_statistics(model, key_statistics, layers, chosen),
         ),

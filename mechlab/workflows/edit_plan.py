@@ -1,6 +1,6 @@
 """How the edits of a workflow are made: checked once, contexts drawn once, kept in a journal."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,9 @@ _FIXED = {
 }  # fmt: skip
 """What a workflow decides itself."""
 
+_PARAMETERS = signature(rank_one_edit).parameters
+_KL_TEMPLATE = _PARAMETERS["kl_template"].default
+
 
 @dataclass(frozen=True)
 class MadeEdit:
@@ -118,9 +121,7 @@ class EditPlan:
         chosen = default_site(model) if site is None else site
         given = known_settings(model) if settings is None else dict(settings)
         contexts = given.pop("contexts", None)
-        template = given.get(
-            "kl_template", signature(rank_one_edit).parameters["kl_template"].default
-        )
+        template = given.get("kl_template", _KL_TEMPLATE)
         requests = [case.request for case in cases]
         collect(
             (
@@ -195,23 +196,25 @@ def check_given_statistics(
         check_statistics(model, statistics, tuple(layers), site)
 
 
-def check_setting_names(settings: Mapping[str, Any], method: Callable[..., object]) -> None:
+def check_setting_names(
+    settings: Mapping[str, Any], method: str, parameters: Iterable[str]
+) -> None:
     """Refuse settings that a method of editing has not, or that the workflow decides.
 
     Raises:
         OptionError: naming them all.
     """
-    known = sorted(set(signature(method).parameters) - _FIXED)
+    known = sorted(set(parameters) - _FIXED)
     if wrong := sorted(set(settings) - set(known)):
         raise OptionError(
-            f"settings {', '.join(map(repr, wrong))} are none of {method.__name__}'s. Allowed: "
+            f"settings {', '.join(map(repr, wrong))} are none of {method}'s. Allowed: "
             f"{', '.join(known)}. Correct the names."
         )
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse settings that `rank_one_edit` has not, and numbers out of range."""
-    check_setting_names(settings, rank_one_edit)
+    check_setting_names(settings, "rank_one_edit", _PARAMETERS)
     numbers = {field.name for field in fields(Objective)} & set(settings)
     Objective(**{name: settings[name] for name in numbers if settings[name] is not None})
 

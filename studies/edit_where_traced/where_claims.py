@@ -1,9 +1,10 @@
 """The claims about where to edit: Meng et al. 2022 on one side, Hase et al. 2023 on the other.
 
-Layers are chosen on one half of the facts and judged on the other. Every claim also asks that there
-is something to trace: on a model that knows nothing it must fail.
+Layers are chosen on one half of the facts and judged on the other, both ways round. Every claim also
+asks that there is something to trace: on a model that knows nothing it must fail.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,12 +39,15 @@ class Measured:
     agreement: xr.Dataset
 
     @property
-    def halves(self) -> tuple[xr.Dataset, xr.Dataset]:
-        """Facts to choose on, and facts to judge on; a subject is in one of them only."""
+    def halves(self) -> list[tuple[xr.Dataset, xr.Dataset]]:
+        """Facts to choose on and facts to judge on, both ways; no subject is in both."""
         swept = self.story.isel(layer=(~np.isnan(self.story.rewrite_score)).any("case").values)
-        _, first = np.unique(swept.subject.values, return_inverse=True)
-        odd = first % 2 == 1
-        return swept.isel(case=~odd), swept.isel(case=odd if odd.any() else ~odd)
+        _, number = np.unique(swept.subject.values, return_inverse=True)
+        odd = number % 2 == 1
+        if not odd.any():
+            return [(swept, swept)]
+        one, other = swept.isel(case=~odd), swept.isel(case=odd)
+        return [(one, other), (other, one)]
 
 
 def peak(half: xr.Dataset) -> int:
@@ -73,15 +77,16 @@ def known(measured: Measured) -> Condition:
 
 
 def _traced(measured: Measured) -> Outcome:
-    choose, judge = measured.halves
-    layer = peak(choose)
-    back = judge.trace_effect.sel(layer=layer) / judge.total_effect.sel(stage="before")
+    layers = [peak(choose) for choose, _ in measured.halves]
+    back = [
+        judge.trace_effect.sel(layer=layer, drop=True)
+        / judge.total_effect.sel(stage="before", drop=True)
+        for layer, (_, judge) in zip(layers, measured.halves, strict=True)
+    ]
+    text = "share of it that the strongest layer's MLP output brings back"
     return Outcome(
-        (
-            known(measured),
-            over_facts(f"share of it that layer {layer}'s MLP output brings back", back, 0.25),
-        ),
-        f"at the last subject token, layer {layer} chosen on {choose.sizes['case']} facts",
+        (known(measured), over_facts(text, xr.concat(back, "case"), 0.25)),
+        f"at the last subject token; {_chosen(layers)}",
     )
 
 
@@ -93,22 +98,28 @@ def _order(measured: Measured) -> Outcome:
 
 
 def _elsewhere(measured: Measured) -> Outcome:
-    choose, judge = measured.halves
-    layer = elsewhere(choose)
-    if layer is None:
+    layers = [elsewhere(choose) for choose, _ in measured.halves]
+    if None in layers:
         return Outcome(note="every layer holds as much of the facts as the strongest one")
-    top = peak(choose)
-    less = LITTLE * judge.trace_effect.sel(layer=top) - judge.trace_effect.sel(layer=layer)
-    at = judge.sel(layer=layer)
+    parts = []
+    for layer, (choose, judge) in zip(layers, measured.halves, strict=True):
+        top = judge.trace_effect.sel(layer=peak(choose), drop=True)
+        at = judge[["trace_effect", "rewrite_score", "neighbourhood"]].sel(layer=layer, drop=True)
+        parts.append(at.assign(less=LITTLE * top - at.trace_effect))
+    held = xr.concat(parts, "case")
     return Outcome(
         (
             known(measured),
-            over_facts(f"half of layer {top}'s effect minus that of layer {layer}", less),
-            over_facts(f"rewrite score of edits in layer {layer}", at.rewrite_score, REWRITTEN),
-            over_facts("neighbours kept", at.neighbourhood, KEPT),
+            over_facts("half of the strongest layer's effect minus that of the layer", held.less),
+            over_facts("rewrite score of edits in the layer", held.rewrite_score, REWRITTEN),
+            over_facts("neighbours kept", held.neighbourhood, KEPT),
         ),
-        f"in layer {layer}, chosen on {choose.sizes['case']} facts",
+        _chosen(layers),
     )
+
+
+def _chosen(layers: Sequence[int | None]) -> str:
+    return f"in layers {' and '.join(map(str, layers))}, each chosen on the other half of the facts"
 
 
 def _no_guide(measured: Measured) -> Outcome:
