@@ -15,6 +15,7 @@ from trace_request import example_of
 # Streamlit leaves six rems free above the first line, a quarter of a laptop's screen with the rest.
 _STYLE = """<style>
   .stMainBlockContainer { padding: 2.75rem 2.5rem 3rem; }
+  .st-key-bar { min-height: 2.4rem; } /* drawn last: what is below must not move */
 </style>"""
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     st.html(_STYLE)
     if "in.model" not in st.session_state:
         prepare(example_of("atlas"))
-    bar = st.container()
+    bar = st.container(key="bar")
     page.run()
     with bar:  # drawn last: it names what the page has settled on
         shared_bar(model_request())

@@ -89,11 +89,16 @@ class Watched:
         """The button with a Streamlit key."""
         return self.page.locator(f".st-key-{key.replace('.', '-')} button").first
 
+    def settle(self) -> None:
+        """Wait until the page's script has ended: a click during it may be lost."""
+        self.page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
     def click_cell(self, key: str, share_x: float, share_y: float) -> None:
         """Click into a grid at a share of its width and height."""
-        box = self.page.locator(f".st-key-{key.replace('.', '-')} canvas").bounding_box()
-        x, y = box["x"] + share_x * box["width"], box["y"] + share_y * box["height"]
-        self.page.mouse.click(x, y)
+        self.settle()
+        canvas = self.page.locator(f".st-key-{key.replace('.', '-')} canvas")
+        box = canvas.bounding_box()
+        canvas.click(position={"x": share_x * box["width"], "y": share_y * box["height"]})
 
     def close(self) -> None:
         """Assert that nothing went wrong and nobody else was spoken to, and end."""

@@ -36,7 +36,7 @@ def shared_bar(model: Request) -> None:
         model: a request that names the model that the fields hold.
     """
     shown = st.session_state.pop(_ANNOUNCED, None) or model
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         _model_chip(shown)
         if shown.PAGE and shown.label:
             label = words(f"“{shown.label}”", 50)

@@ -24,7 +24,7 @@ def traced(chromium: Any, server: str) -> str:
     first.button("run_now").click()
     page.locator(".st-key-grid-attn_out canvas, [data-testid=stAlertContentError]").first.wait_for()
     assert page.locator("[data-testid=stAlertContentError]").all_inner_texts() == []
-    page.get_by_text("Click a cell to see").wait_for()
+    page.get_by_text("Click a cell to see what restoring").wait_for()
     run = first.selection()["run"]
     assert len(run) == 12
     first.close()
@@ -35,7 +35,7 @@ def test_a_cell_leads_to_its_lens_and_a_link_leads_back_to_it(
     watched: Watched, traced: str, chromium: Any, server: str, tmp_path: Path
 ) -> None:
     page = watched.open(traced)
-    page.get_by_text("Click a cell to see").wait_for()
+    page.get_by_text("Click a cell to see what restoring").wait_for()
     watched.click_cell("grid.mlp_out", 0.6, 0.3)
     page.get_by_text("Probability of").wait_for()
     page.locator(".st-key-bars .plot-container").wait_for()
@@ -80,7 +80,7 @@ def test_a_run_survives_a_reload_is_seen_from_another_tab_and_can_be_cancelled(
     watched: Watched, traced: str, chromium: Any, server: str
 ) -> None:
     page = watched.open(traced)
-    page.get_by_text("Click a cell to see").wait_for()
+    page.get_by_text("Click a cell to see what restoring").wait_for()
     page.get_by_role("button", name="Options").click()
     samples = page.get_by_label("Noise samples")
     samples.fill("20000")
