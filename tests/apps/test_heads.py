@@ -42,7 +42,7 @@ def test_an_empty_page_asks_its_question_says_the_cost_and_runs_nothing(toy: ml.
 
 
 def test_run_leads_to_a_grid_and_a_head_to_its_panel(toy: ml.Model) -> None:
-    app = with_pair(opened("heads"), right_way_round(toy))
+    app = with_pair(opened("heads"), right_way_round(toy)).run()
     app = run_to_the_end(press(app, "run_now"))
     assert grids_on(app) == 1
     assert len(app.query_params["run"]) == 12

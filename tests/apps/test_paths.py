@@ -31,7 +31,6 @@ def test_run_leads_to_senders_a_graph_and_both_ends_of_an_edge(toy: ml.Model) ->
     app.run()
     assert grids_on(app) == 2  # the logits have no pattern
     assert "sender L1H2" in texts(app)
-    assert app.query_params["edge"] == "L1H2 → logits"
 
 
 def test_a_step_back_walks_the_trail_and_joins_the_graph(toy: ml.Model) -> None:
