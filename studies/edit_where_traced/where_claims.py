@@ -1,7 +1,7 @@
 """The claims about where to edit: Meng et al. 2022 on one side, Hase et al. 2023 on the other.
 
-Layers are chosen on one half of the facts and judged on the other, both ways round. Every claim also
-asks that there is something to trace: on a model that knows nothing it must fail.
+Layers are chosen on one half of the facts and judged on the other, both ways round. Every claim
+also asks that there is something to trace: on a model that knows nothing it must fail.
 """
 
 from collections.abc import Sequence
