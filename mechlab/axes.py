@@ -18,7 +18,7 @@ AXES = frozenset(
     head_set outcome lag copy sender receiver source window depth length needle_pos step case list
     subject input_position output_position candidate beta_enc beta_rec gamma_ft checkpoint language
     model channel vocab prompt_kind target edit delta rank d_in d_out d_key context bin
-    query key stage
+    query key stage ablation text
     """.split()
 )
 """Every dimension name a result may have. A new one is added here first."""

@@ -4,6 +4,7 @@ from mechlab.workflows.agreement import trace_edit_agreement
 from mechlab.workflows.batches import batch_edits
 from mechlab.workflows.layer_edits import edit_sweep
 from mechlab.workflows.localize import localize_edit_verify
+from mechlab.workflows.memory_ablation import memory_ablation
 from mechlab.workflows.requested import as_edit_cases
 from mechlab.workflows.screening import screen_then_verify
 from mechlab.workflows.sequence import sequential_edits
@@ -14,6 +15,7 @@ __all__ = [
     "batch_edits",
     "edit_sweep",
     "localize_edit_verify",
+    "memory_ablation",
     "screen_then_verify",
     "sequential_edits",
     "swept_edit",
