@@ -62,7 +62,7 @@ def _stable(measured: Measured) -> Outcome:
     end = reached(measured.turns[R_ROME])
     everything = int(end.step) == measured.turns[R_ROME].sizes["edit"]
     if not everything:
-        return Outcome((known(measured),), note=str(measured.turns[R_ROME].attrs["ended"]))
+        return Outcome(note=f"it ended early, {measured.turns[R_ROME].attrs['ended']}")
     return Outcome(
         (
             known(measured),
