@@ -5,6 +5,7 @@ that none depends on the others.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mechlab.engine import check_number, check_whole
+from mechlab.engine.one_pass import in_one_pass
 from mechlab.errors import OptionError
 from mechlab.methods.editing.continuing import Change, Started, unchanged
 
@@ -136,6 +138,16 @@ def optimise(
         start_values: v0 per request, `[edit, d_out]`.
         objective: what is minimised.
     """
+    with _as_fast(batches):
+        return _descended(batches, make, start_values, objective)
+
+
+def _descended(
+    batches: Sequence[Started],
+    make: Callable[[Tensor], Change],
+    start_values: Tensor,
+    objective: Objective,
+) -> Optimised:
     n = len(start_values)
     wide = _wide(batches[0].model.dtype)
     v0 = start_values.to(wide).norm(dim=-1)
@@ -162,6 +174,12 @@ def optimise(
         with torch.no_grad():
             delta.copy_(torch.where(running[:, None], _clamped(delta, v0, objective), before))
     return Optimised(delta.detach(), curves, steps, tuple(stopped))
+
+
+def _as_fast(batches: Sequence[Started]) -> AbstractContextManager[None]:
+    """Return a context in which norms and activations are one kernel; plain runs stay plain."""
+    first = batches[0]
+    return nullcontext() if first.plain else in_one_pass(first.model)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
