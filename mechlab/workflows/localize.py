@@ -1,7 +1,7 @@
 """Trace a fact, edit it in every layer, choose one, and see what the edit did, trace included."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -189,7 +189,7 @@ class _Story:
     before: xr.Dataset | None = None
     after: xr.Dataset | None = None
 
-    def steps(self, reference: xr.Dataset | None, journal: Journal | None) -> Any:
+    def steps(self, reference: xr.Dataset | None, journal: Journal | None) -> Iterator[str]:
         """Do one thing after another, and yield after each."""
         model, cases = self.sweep.plan.model, self.sweep.cases
         self.traces.trace_before()
