@@ -2,12 +2,10 @@
 
 import json
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import mechlab as ml
-from text import ago
 
 __all__ = ["filtered", "mechlab_version", "megabytes", "newest_versions", "older", "rows"]
 
@@ -29,24 +27,19 @@ def filtered(
     ]
 
 
-def rows(
-    records: Sequence[Any], newest: Mapping[str, int], now: float = 0.0
-) -> list[dict[str, Any]]:
+def rows(records: Sequence[Any], newest: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return one row of the table per record.
 
     Args:
         records: what to list.
         newest: for each method the highest version known; see `older`.
-        now: seconds since the epoch; default: the clock.
     """
-    moment = now or time.time()
     return [
         {
             "run": record.id,
             "kind": record.method.replace("_", " "),
             "model": record.model_name,
             "prompts": _prompts(record),
-            "when": ago(moment - record.when.timestamp()),
             "created": record.when,
             "seconds": round(record.wall_seconds, 1),
             "kB": math.ceil(record.size / 1000),

@@ -73,7 +73,9 @@ class Watched:
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
 
     def _heard(self, message: Any) -> None:
-        if message.type == "error":
+        # Opened at /runs, Streamlit first looks for its server below /runs/, which is not there.
+        url = message.location.get("url", "")
+        if message.type == "error" and "/_stcore/h" not in url:
             self.complaints.append(message.text)
 
     def open(self, path: str = "/") -> Any:

@@ -18,7 +18,8 @@ export default function ({ parentElement }) {
 """
 _CSS = """
 button {
-  font: inherit; color: var(--st-text-color); background: none; cursor: pointer;
+  font: inherit; font-size: 0.875rem; color: var(--st-text-color); background: none;
+  cursor: pointer;
   border: 1px solid var(--st-border-color); border-radius: var(--st-base-radius); padding: 2px 10px;
   white-space: nowrap;
 }

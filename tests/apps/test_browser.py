@@ -82,7 +82,8 @@ def test_a_run_survives_a_reload_is_seen_from_another_tab_and_can_be_cancelled(
     page = watched.open(traced)
     page.get_by_text("Click a cell to see what restoring").wait_for()
     page.get_by_role("button", name="Options").click()
-    samples = page.get_by_label("Noise samples")
+    samples = page.get_by_role("spinbutton", name="Noise samples")
+    assert samples.input_value() == "10"
     samples.fill("20000")
     samples.press("Enter")
     page.get_by_text("samples: 10 → 20000").wait_for()
@@ -151,3 +152,30 @@ def test_it_listens_on_this_machine_only(server: str) -> None:
         with socket.socket(socket.AF_INET6 if ":" in str(outside) else socket.AF_INET) as probe:
             probe.settimeout(2)
             assert probe.connect_ex((str(outside), port)) != 0
+
+
+def test_a_head_leads_to_its_pattern_and_on_to_the_paths_into_it(watched: Watched) -> None:
+    page = watched.open("/heads")
+    page.get_by_text("Which heads write the answer?").wait_for()
+    watched.button("run_now").click()
+    page.get_by_text("Click a head to see where it looks").wait_for()
+    page.locator(".st-key-top button", has_text="L").first.click()  # the strongest head
+    page.locator(".st-key-head-pattern canvas").wait_for()
+    page.locator(".st-key-head-sources .plot-container").wait_for()
+    chosen = watched.selection()
+    name = f"L{chosen['layer']}H{chosen['head']}"
+    page.get_by_text(f"Head {name}").wait_for()
+
+    page.get_by_role("button", name="Paths into V").click()
+    page.get_by_text("Through which paths does the answer come about?").wait_for()
+    watched.button("run_now").click()
+    page.get_by_text(f"Senders to {name}.v").wait_for()
+    watched.click_cell("grid.senders", 0.5, 0.7)
+    page.locator(".st-key-edge-sender canvas").wait_for()
+    page.locator(".st-key-edge-receiver canvas").wait_for()
+    edge = watched.selection()["edge"]
+    assert edge.endswith(f"→ {name}.v")
+    sender = edge.partition(" ")[0]
+    page.get_by_role("button", name="values").click()
+    page.get_by_text("Through which paths does the answer come about?").wait_for()
+    assert watched.selection()["trail"] == f"{name}.v~{sender}.v"
