@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--corpus", default="atlas", help="of key statistics: see ml.key_statistics")
     add("--moment-weight", type=float, default=50.0, help="of MEMIT: tokens that C stands for")
     add("--learning-rate", type=float, default=5e-3, help="of fine-tuning")
-    add("--max-change", type=float, default=3e-2, help="of any weight, with FT+L")
+    add("--max-change", type=float, default=0.045, help="of any weight, with FT+L")
     add("--generation", type=int, default=40, help="tokens of each generated text; 0: none")
     add("--drift", type=int, default=40, help="sentences about other countries; 0: none")
     add("--control", type=int, default=20, help="edits of the untrained model")
