@@ -154,10 +154,12 @@ def test_the_layer_is_the_one_asked_for_and_the_story_can_be_stored(tmp_path: An
     assert story.attrs["chosen_layer"] == int(effect.idxmax("layer"))
     again = store.run(localize_edit_verify, model, CASES, **options)
     assert again.identical(story) and swept_edit(again).digest == swept_edit(story).digest
+    fact = Fact("Mary went to the", "Mary", "store")
     plain = localize_edit_verify(
-        model, FACT, "Rome", **edit_toys.options("gpt2", layer=2, layers=[2])
+        model, fact, "book", **edit_toys.options("gpt2", layer=2, layers=[2])
     )
-    assert plain.attrs["chosen_layer"] == 2 and swept_edit(plain).requests == (REQUEST,)
+    assert plain.attrs["chosen_layer"] == 2
+    assert swept_edit(plain).requests == (EditRequest("{} went to the", "Mary", "book", "store"),)
     assert np.isnan(plain.paraphrase).all(), "no country of the table: its prompt alone"
 
 
