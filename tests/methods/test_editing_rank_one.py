@@ -3,6 +3,7 @@
 import functools
 import inspect
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,16 +156,14 @@ def test_key_templates_make_up_half_of_the_mean_key_and_the_variant_is_exact_the
     np.testing.assert_allclose(reached, edit.details.value[0], atol=1e-10)
 
 
-def test_settings_are_those_of_the_papers_and_of_the_card_by_shape(monkeypatch):
-    assert edit_settings(toy("gpt2")) == {}
-    model = toy("gpt2", torch.float32)
-    monkeypatch.setattr(model, "n_layers", 24)
-    monkeypatch.setattr(model, "d_model", 1024)
-    assert edit_settings(model) == {"layer": 8, "clamp": 3.0}
-    model = toy("llama", torch.float32)
-    monkeypatch.setattr(model, "n_layers", 8)
-    monkeypatch.setattr(model, "d_model", 192)
-    assert edit_settings(model) == organisms.card("atlas")["edit_settings"] == EDIT_SETTINGS
+def test_settings_are_those_of_the_papers_and_of_the_card_by_shape():
+    def settings(family, n_layers, d_model):
+        shape = SimpleNamespace(family=family, n_layers=n_layers, d_model=d_model)
+        return edit_settings(shape)
+
+    assert settings("gpt2", 2, 32) == settings("llama", 24, 1024) == {}
+    assert settings("gpt2", 24, 1024) == {"layer": 8, "clamp": 3.0}
+    assert settings("llama", 8, 192) == organisms.card("atlas")["edit_settings"] == EDIT_SETTINGS
     known = inspect.signature(rank_one_edit).parameters
     assert set(EDIT_SETTINGS) <= set(known)
 
