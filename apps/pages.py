@@ -25,10 +25,15 @@ class Page(NamedTuple):
 PAGES = (
     Page("Explore", "views/tracing.py", "Causal trace", "trace", "grid_on", ("causal_trace",)),
     Page(
-        "Explore", "views/heads.py", "Heads", "heads", "view_module",
+        "Explore",
+        "views/heads.py",
+        "Heads",
+        "heads",
+        "view_module",
         ("direct_logit_attribution", "ablate", "activation_patch", "attribution_patch"),
     ),
     Page("Explore", "views/paths.py", "Paths", "paths", "account_tree", ("path_patch",)),
+    Page("Change", "views/edit.py", "Edit", "edit", "edit", ("localize_edit_verify",)),
     Page("Store", "views/stored.py", "Runs & compare", "runs", "inventory_2"),
     Page("Store", "views/setup.py", "Setup", "setup", "tune"),
 )

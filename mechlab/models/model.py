@@ -125,7 +125,8 @@ class Model:
         unwrapped_run: token ids and their logits before the bridge was put on, the witness that
             `engine.verify` compares with; `None` when there is none.
         edits: digests of weight edits in force, in order; part of the fingerprint. Whoever edits
-            weights under `lock` appends here and removes it on restoring them.
+            weights under `lock` appends here and removes it on restoring them. Other threads see
+            none: what they compute waits for the lock, and by then the weights are restored.
     """
 
     def __init__(
@@ -151,7 +152,8 @@ class Model:
         self.lock = threading.RLock()
         self.checks: Checks | None = None
         self.unwrapped_run: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.edits: tuple[str, ...] = ()
+        self._edits: tuple[str, ...] = ()
+        self._editor = threading.get_ident()
         self._encoder = encoder
         self._origin = origin
         self._digests: tuple[str, str] | None = None
@@ -167,6 +169,15 @@ class Model:
         )
 
     # --- what it is -------------------------------------------------------------------------
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """Digests of the weight edits that this thread has in force, in order."""
+        return self._edits if self._editor == threading.get_ident() else ()
+
+    @edits.setter
+    def edits(self, digests: tuple[str, ...]) -> None:
+        self._edits, self._editor = digests, threading.get_ident()
 
     @property
     def has_attention(self) -> bool:

@@ -1,0 +1,346 @@
+"""What the edit page asks for: one fact, edited, measured, and traced before and after."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self
+
+import edit_drift
+import loaded
+import mechlab as ml
+from request import Request
+
+__all__ = ["OWN", "VARIANTS", "FactEditRequest", "example_of", "known_settings"]
+
+VARIANTS = {"r-rome": "R-ROME", "rome": "ROME", "p-rome": "p-ROME"}
+"""Ways to write a fact, in words."""
+
+OWN = ("steps", "learning_rate", "decay_weight", "stop_loss")
+"""Fields that are settings of `rank_one_edit` under the same name; `clamp` is left out if empty."""
+
+_ALONE = ["{}"]
+_EXAMPLE = ("The capital of {} is", "Poland", "Warsaw", "London")
+
+
+def known_settings(request: Request) -> dict[str, Any]:
+    """Return the options of an edit that are known for a model, `layer` among them.
+
+    From the card of a shipped model; of another one once it is loaded; else nothing.
+    """
+    if request.model in ml.organisms.names() and request.checkpoint is None:
+        return dict(ml.organisms.card(request.model).get("edit_settings", {}))
+    facts = loaded.summary(request.load_arguments)
+    if not facts:
+        return {}
+    shape = SimpleNamespace(
+        family=facts["architecture"], n_layers=int(facts["layers"]), d_model=int(facts["width"])
+    )
+    return dict(ml.edit_settings(shape))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactEditRequest(Request):
+    """A fact written into one layer, with everything that is looked at afterwards."""
+
+    PAGE: ClassVar[str] = "edit"
+    METHODS: ClassVar[tuple[str, ...]] = ("localize_edit_verify",)
+    OTHER_DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "new_object": None,
+        "site": None,
+        "reference": None,
+    }
+    PLOT: ClassVar[str] = "edit = ml.swept_edit(result)\nprint(edit)"
+
+    template: str = ""
+    subject: str = ""
+    target: str = ""
+    """The object until now; empty when it is the table's, or does not matter."""
+    new_object: str = ""
+    layer: int | None = None
+    variant: str = "r-rome"
+    corpus: str = "atlas"
+    tokens: int = 100_000
+    own: bool = False
+    """Whether the settings below count, or those known for the model."""
+    steps: int = 20
+    learning_rate: float = 0.5
+    clamp: float | None = None
+    decay_weight: float = 0.5
+    stop_loss: float = 0.05
+    alone: bool = False
+    """Whether the key of the subject at the start of a text counts too."""
+    paraphrases: str = ""
+    """One per line; empty for those of the country table."""
+    neighbours: str = ""
+    """Lines `prompt | object`."""
+    window: int | None = 1
+    samples: int = 10
+    noise_scale: float = 3.0
+    generation_length: int = 40
+    drift: int = 40
+    """True sentences on which predictions are compared; 0 for none."""
+    seed: int = 0
+    anyway: bool = False
+    """Whether a result is shown although there was nothing to edit."""
+
+    # What is edited -----------------------------------------------------------------------------
+
+    @property
+    def label(self) -> str:
+        """The edited sentence."""
+        return f"{self.template.replace('{}', self.subject)} → {self.new_object}"
+
+    @property
+    def request(self) -> Any:
+        """The association to write.
+
+        Raises:
+            PromptError: when it cannot be one.
+        """
+        return ml.EditRequest(self.template, self.subject, self.new_object, self.target)
+
+    @property
+    def own_prompts(self) -> bool:
+        """Whether the prompts that measure the edit were typed."""
+        return bool(self.paraphrases or self.neighbours)
+
+    def case(self) -> Any:
+        """Return what is edited and looked at: that of the country table where it knows the fact.
+
+        Raises:
+            PromptError: when it cannot be used.
+        """
+        asked = self.request
+        try:
+            found = ml.prompts.edit_cases(asked)[0]
+        except ml.PromptError:
+            found = ml.prompts.EditCase(asked, generation_prompts=(asked.prompt,))
+        if not self.own_prompts:
+            return found
+        return ml.prompts.EditCase(
+            found.request,
+            paraphrases=_lines(self.paraphrases),
+            neighbourhood=[self._neighbour(line) for line in _lines(self.neighbours)],
+            generation_prompts=found.generation_prompts,
+            reference_texts=found.reference_texts,
+        )
+
+    def _neighbour(self, line: str) -> dict[str, str]:
+        prompt, _, kept = (part.strip() for part in line.rpartition("|"))
+        if not prompt or not kept:
+            raise ml.PromptError(f"The neighbour {line!r} is not written as: prompt | object.")
+        return {"prompt": prompt, "target": self.new_object, "target_true": kept, "about": kept}
+
+    def prompts(self) -> Any:
+        """Return the case as a set of one.
+
+        Raises:
+            PromptError: when it cannot be used.
+        """
+        return ml.prompts.as_prompt_set([self.case()], kind="edit")
+
+    def digest(self) -> str | None:
+        """Return the digest of the case; None when it cannot be used."""
+        try:
+            return str(self.prompts().digest)
+        except ml.MechlabError:
+            return None
+
+    def prompts_code(self) -> str:
+        """Return Python that makes the case."""
+        case = self.case()
+        asked = asdict(self.request)
+        made = f"ml.EditRequest({', '.join(repr(text) for text in asked.values() if text)})"
+        if not self.own_prompts and len(case.generation_prompts) > 1:
+            return f"ml.as_edit_cases({made})"
+        held = {name: value for name, value in asdict(case).items() if value and name != "request"}
+        held |= {
+            name: [{n: v for n, v in one.items() if v} for one in held[name]]
+            for name in ("paraphrases", "neighbourhood")
+            if name in held
+        }
+        made = f"ml.EditRequest({', '.join(map(repr, asdict(case.request).values()))})"
+        rows = "".join(f"    {name}={value!r},\n" for name, value in held.items())
+        return f"ml.as_edit_cases(ml.prompts.EditCase(\n    {made},\n{rows}))"
+
+    # How ----------------------------------------------------------------------------------------
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the method, as plain values, but for the key statistics."""
+        return {
+            "layers": None if self.layer is None else [self.layer],
+            "layer": self.layer,
+            "variant": self.variant,
+            "corpus": self.corpus,
+            "tokens": self.tokens,
+            "settings": self.settings,
+            "window": self.window,
+            "samples": self.samples,
+            "noise_scale": self.noise_scale,
+            "protocol": self._protocol,
+            "generation_length": self.generation_length,
+            "seed": self.seed,
+            **json.loads(self.more),
+        }
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """Options of the edit itself; None for those known for the model."""
+        if not self.own:
+            return None
+        found: dict[str, Any] = {name: getattr(self, name) for name in OWN}
+        if self.clamp is not None:
+            found["clamp"] = self.clamp
+        return found | ({"key_templates": _ALONE} if self.alone else {})
+
+    @property
+    def _protocol(self) -> str:
+        """Both objects are compared where there are both; else the new one must come out."""
+        try:
+            case = self.case()
+        except ml.MechlabError:
+            return "counterfact"
+        every = [one for kind in ml.prompts.PROMPT_KINDS for one in case.prompts_of(kind)]
+        both = all(one.target and one.target_true for one in every)
+        return "counterfact" if both else "exact"
+
+    def call_options(self) -> dict[str, Any]:
+        """Return the options as the code shows them: key statistics by the name of a variable."""
+        return {**self.options, "key_statistics": _Named("keys")}
+
+    def option_code(self, value: Any) -> str:
+        """Return Python that makes the value of an option."""
+        return value.name if isinstance(value, _Named) else super().option_code(value)
+
+    def problem(self) -> str:
+        """Return why this cannot be run, in a sentence; empty when it can."""
+        if "{}" not in self.template:
+            subject = self.subject or "the subject"
+            return f"The prompt needs {{}}, or {subject!r} itself, where the subject stands."
+        if self.template.count("{}") > 1:
+            return "The prompt holds {} more than once: the subject stands in one place."
+        if not self.subject:
+            return "Give the subject: what the fact is about."
+        if not self.new_object:
+            return "Give the new object: what the model shall say instead."
+        if self.new_object == self.target:
+            return f"The new object {self.new_object!r} is what the fact says now."
+        if self.layer is None and "layer" not in json.loads(self.more):
+            return (
+                "Choose a layer: none is known for this model before it is loaded. A trace shows "
+                "where to begin."
+            )
+        return super().problem() or self._tokens_problem()
+
+    def _tokens_problem(self) -> str:
+        """Say what the tokenizer of a loaded model has against the objects."""
+        if not loaded.is_loaded(self.load_arguments):
+            return ""
+        prompt = self.request.prompt
+        old = self.case().request.target_true
+        try:
+            start = len(loaded.tokens(self.load_arguments, prompt))
+            new, true = (
+                loaded.tokens(self.load_arguments, f"{prompt} {word}")[start:]
+                for word in (self.new_object, old or self.new_object)
+            )
+        except ml.MechlabError as error:
+            return str(error).splitlines()[0]
+        if old and new[:1] == true[:1]:
+            return (
+                f"{self.new_object!r} and {old!r} begin with the same token ({new[0]!r}): the "
+                "edit could not be told from the fact."
+            )
+        return ""
+
+    # Running it ---------------------------------------------------------------------------------
+
+    def compute(self, model: Any, progress: Any, *, recompute: bool) -> str:
+        """Count key statistics if need be, edit and measure, and return the result's key.
+
+        The edit is in force for measurements only, under the model's lock.
+        """
+        store, prompts = ml.Store(), self.prompts()
+        function = ml.localize_edit_verify
+        layers = self.options["layers"] or range(model.n_layers)
+        keys = ml.stored_key_statistics(
+            store, model, layer=list(layers), corpus=self.corpus, tokens=self.tokens,
+            seed=self.seed, progress=progress,
+        )  # fmt: skip
+        options = {**self.options, "key_statistics": keys}
+        story = store.run(
+            function, model, prompts, progress=progress, recompute=recompute, **options
+        )
+        key = str(store.key(function, model, prompts, **options))
+        if self.drift:
+            edit_drift.measure(store, model, story, key, self.drift, progress)
+        return key
+
+    def code(self, run: str = "") -> str:
+        """Return a script that computes this very result, or takes it from the store."""
+        layers = self.options["layers"]
+        named = "range(model.n_layers)" if layers is None else repr(list(layers))
+        counted = (
+            f"keys = ml.stored_key_statistics(\n    ml.Store(), model, layer={named}, "
+            f"corpus={self.corpus!r},\n    tokens={self.tokens}, seed={self.seed},\n)\n"
+        )
+        return super().code(run).replace("result = ml.", f"{counted}result = ml.", 1)
+
+    def spec(self) -> dict[str, Any]:
+        """Return what `mechlab run` takes.
+
+        Raises:
+            PromptError: for typed paraphrases and neighbours, which a spec cannot hold.
+        """
+        if self.own_prompts:
+            raise ml.PromptError("Typed paraphrases and neighbours run in the dashboard only.")
+        asked = {name: text for name, text in asdict(self.request).items() if text}
+        model = {name: value for name, value in self.load_arguments.items() if value is not None}
+        return {
+            "method": self.method, "model": model, "prompts": [asked], "options": self.options,
+        }  # fmt: skip
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, Any]) -> Self:
+        """Return the request that the fields make: texts tidied, the known layer filled in."""
+        tidy = dict(values)
+        for name in ("subject", "target", "new_object", "corpus"):
+            tidy[name] = tidy[name].strip()
+        for name in ("paraphrases", "neighbours"):
+            tidy[name] = "\n".join(_lines(tidy[name]))
+        template, subject = tidy["template"].rstrip(), tidy["subject"]
+        if subject and "{}" not in template:
+            template = template.replace(subject, "{}", 1)
+        found = cls(**{**tidy, "template": template})
+        if found.layer is None:
+            found = replace(found, layer=known_settings(found).get("layer"))
+        return found
+
+    def _essence(self) -> dict[str, Any]:
+        held = super()._essence()
+        del held["anyway"], held["drift"]  # of what is shown, not of the result
+        if not self.own:
+            held |= dict.fromkeys((*OWN, "clamp", "alone"))
+        return held
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A value that code names by its variable."""
+
+    name: str
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def example_of(model: str) -> FactEditRequest:
+    """Return an edit to begin with."""
+    template, subject, true, new = _EXAMPLE
+    request = FactEditRequest(
+        model=model, template=template, subject=subject, target=true, new_object=new
+    )
+    return replace(request, layer=known_settings(request).get("layer"))
