@@ -137,6 +137,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.workflows import edit_sweep as edit_sweep
     from mechlab.workflows import localize_edit_verify as localize_edit_verify
     from mechlab.workflows import memory_ablation as memory_ablation
+    from mechlab.workflows import memory_heads as memory_heads
     from mechlab.workflows import screen_then_verify as screen_then_verify
     from mechlab.workflows import sequential_edits as sequential_edits
     from mechlab.workflows import swept_edit as swept_edit
@@ -267,6 +268,7 @@ _NAMES = {
         "edit_sweep",
         "localize_edit_verify",
         "memory_ablation",
+        "memory_heads",
         "screen_then_verify",
         "sequential_edits",
         "swept_edit",

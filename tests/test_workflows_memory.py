@@ -114,3 +114,37 @@ def test_bad_options_are_refused_before_any_run(options, message):
 def test_heads_that_are_not_there_are_refused():
     with pytest.raises(SiteError, match="L7H0"):
         memory_ablation(planted.induction(), LISTS, groups={"a": ["L7H0"]})
+
+
+# ------------------------------------------------------------------------------- ml.memory_heads
+
+
+def test_the_planted_induction_head_is_found_with_its_peak_and_its_sign():
+    found = ml.memory_heads(planted.induction(), LISTS, null_draws=40, candidates=3)
+    score = found.prefix_matching.mean("prompt")
+    assert ml.top_heads(score, k=1) == [planted.INDUCTION]
+    head = found.sel(layer=1, head=0)
+    assert head.peak_lag == 1 and head.distance < 1e-12
+    assert_allclose(head.copying, 1, rtol=1e-5)
+    assert (head.beta_enc, head.beta_rec, head.gamma_ft) == (1, 1, 0)
+    assert head.p_walk < 0.05 < found.p_walk.sel(layer=0, head=0)
+    # What attends to everything alike has no curve to fit: no number, but a reason.
+    flat = found.sel(layer=1, head=1)
+    assert flat.status == "the curve is constant"
+    assert flat[["distance", "peak_lag", "p_walk", "gaussian_distance"]].to_array().isnull().all()
+
+
+def test_one_result_holds_what_its_methods_say():
+    model, options = planted.patterns(), {"null_draws": 40, "candidates": 3}
+    found = ml.memory_heads(model, LISTS, source="pattern", **options)
+    scores, by_lag = ml.induction_scores(model, LISTS), ml.attention_by_lag(
+        model, LISTS, source="pattern"
+    )  # fmt: skip
+    assert_array_equal(found.duplicate_token, scores.duplicate_token)
+    assert_array_equal(found.curve, by_lag.curve)
+    assert_array_equal(found.contiguity_low, by_lag.contiguity_low)
+    assert_array_equal(found.distance, ml.fit_cmr(by_lag.curve).distance)
+    assert_array_equal(found.copying, ml.copying_scores(model).copying)
+    assert found.peak_lag.sel(layer=0, head=1) == 0  # fits as well as induction, at another lag
+    with pytest.raises(OptionError, match="max_lag=4"):
+        ml.memory_heads(model, LISTS, max_lag=4)

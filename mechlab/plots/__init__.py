@@ -5,12 +5,14 @@ are imported when something is drawn. Effects use a diverging scale with white a
 sequential one from 0 to 1; a cell that was not computed is hatched, never 0.
 """
 
+from mechlab.plots.ablations import ablation_bars
 from mechlab.plots.attention import attention, attention_views
 from mechlab.plots.context_fits import HUMAN_BETAS, beta_scatter, lag_fits
 from mechlab.plots.copies import copied_tokens, copied_views
 from mechlab.plots.drift import drift, drift_views
 from mechlab.plots.edit_bars import edit_bars, edit_bars_view
 from mechlab.plots.effects import grid_view, grid_views
+from mechlab.plots.emergence import emergence
 from mechlab.plots.figure import layer_by_token, to_plotly, write_html
 from mechlab.plots.graph import path_edges, path_graph
 from mechlab.plots.grid_view import GridView, share_limits
@@ -37,6 +39,7 @@ __all__ = [
     "QUALITATIVE",
     "SEQUENTIAL",
     "GridView",
+    "ablation_bars",
     "beta_scatter",
     "attention",
     "attention_views",
@@ -48,6 +51,7 @@ __all__ = [
     "drift_views",
     "edit_bars",
     "edit_bars_view",
+    "emergence",
     "escape",
     "grid_view",
     "grid_views",

@@ -37,6 +37,11 @@ _MAIN = (
     "component_attribution",
     "probability",
     "alpha",
+    "prefix_matching",
+    "copying",
+    "curve",
+    "loss",
+    "score",
 )
 """Variables that are a result's picture, the first that is there."""
 

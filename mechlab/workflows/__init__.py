@@ -5,6 +5,7 @@ from mechlab.workflows.batches import batch_edits
 from mechlab.workflows.layer_edits import edit_sweep
 from mechlab.workflows.localize import localize_edit_verify
 from mechlab.workflows.memory_ablation import memory_ablation
+from mechlab.workflows.memory_heads import memory_heads
 from mechlab.workflows.requested import as_edit_cases
 from mechlab.workflows.screening import screen_then_verify
 from mechlab.workflows.sequence import sequential_edits
@@ -16,6 +17,7 @@ __all__ = [
     "edit_sweep",
     "localize_edit_verify",
     "memory_ablation",
+    "memory_heads",
     "screen_then_verify",
     "sequential_edits",
     "swept_edit",

@@ -1,5 +1,6 @@
 """The baseline of the CMR fit: a Gaussian bump on a level."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,9 @@ def gaussian_fit(curves: xr.DataArray, *, lags: Sequence[int] = FITTED_LAGS) -> 
 def _fit(lags: Array, curve: Array) -> Array:
     low, high = curve.min(), curve.max()
     start = (low, high - low, lags[curve.argmax()], 1.0)
-    found, _ = curve_fit(_bump, lags, curve, p0=start, maxfev=5000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OptimizeWarning)
+        found, _ = curve_fit(_bump, lags, curve, p0=start, maxfev=5000)
     found[3] = abs(found[3])
     distance = ((_bump(lags, *found) - curve) ** 2).mean() / curve.var()
     return np.array([distance, *found])
