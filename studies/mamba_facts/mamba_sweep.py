@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -75,7 +76,7 @@ class Sweep:
         return whole.assign_coords(site=list(SITES), layer=list(range(self.model.n_layers)))
 
     def _cell(self, site: str, layer: int) -> xr.Dataset:
-        contexts = self._contexts()
+        contexts = self._contexts
         source = {
             "method": "mamba_facts",
             "method_version": VERSION,
@@ -101,7 +102,7 @@ class Sweep:
             self.model,
             layer=range(self.model.n_layers),
             site=site,
-            corpus=self._texts(),
+            corpus=self._texts,
             tokens=TOKENS,
         )
 
@@ -119,6 +120,7 @@ class Sweep:
         with quick_scan():
             return ml.evaluate_each_edit(self.model, list(self.cases), edit)
 
+    @cached_property
     def _texts(self) -> list[str]:
         """Return every fact in one of its sentences, in an order drawn with the seed."""
         told = [
@@ -128,8 +130,9 @@ class Sweep:
         ]
         return [told[i] for i in np.random.default_rng(self.seed).permutation(len(told))]
 
+    @cached_property
     def _contexts(self) -> list[str]:
         """Return nothing, then true sentences about countries that are not edited."""
         edited = {case.request.subject for case in self.cases}
-        others = [text for text in self._texts() if not any(name in text for name in edited)]
+        others = [text for text in self._texts if not any(name in text for name in edited)]
         return ["", *(f"{text} " for text in others[:CONTEXTS])]

@@ -5,8 +5,9 @@ twelve sentences per country and relation held out; every fact is equally freque
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ def build(recipe: Recipe) -> transformers.MambaForCausalLM:
         return transformers.MambaForCausalLM(config)
 
 
-def facts(*, held_out: bool) -> list[ml.prompts.Fact]:
+@cache
+def facts(*, held_out: bool) -> tuple[ml.prompts.Fact, ...]:
     """Return the facts in the sentences that are trained on, or in those that never are."""
     found = []
     for relation in RELATIONS:
@@ -119,7 +121,7 @@ def facts(*, held_out: bool) -> list[ml.prompts.Fact]:
             rank, way = divmod(index, ways)
             if (way in ml.organisms.held_out_templates(rank, relation)) == held_out:
                 found.append(fact)
-    return found
+    return tuple(found)
 
 
 def batches(recipe: Recipe) -> Callable[[int], tuple[Array, Array]]:
@@ -148,7 +150,7 @@ def batches(recipe: Recipe) -> Callable[[int], tuple[Array, Array]]:
     return batch
 
 
-def _encoded(known: list[ml.prompts.Fact], before: str) -> list[Sentence]:
+def _encoded(known: Sequence[ml.prompts.Fact], before: str) -> list[Sentence]:
     """Return the facts as sentences with a text in front and a full stop behind."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(ml.organisms.path("atlas")))
     prompts = tokenizer([before + fact.prompt for fact in known], add_special_tokens=False)
