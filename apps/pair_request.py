@@ -219,6 +219,11 @@ class PairRequest(Request):
 
 def prompt_fields_of(result: Any) -> dict[str, Any]:
     """Return the prompt fields that ask for exactly the prompts of a stored result."""
+    for key, made in _made.items():  # a built-in set stays one, as long as this process knows it
+        if made.digest == result.attrs.get("prompts_digest"):
+            source, count, form, seed = key[-4:]
+            kept = {"form": form} if form else {}
+            return {"source": source, "count": count, "prompt_seed": seed, **kept}
     records = records_of(result)
     plainly = len(records) == 1 and set(records[0]) - {"kind"} <= {
         *EXAMPLE, "label", "prompt", "subject", "target", "subject_start",

@@ -6,9 +6,10 @@ from components.picker import adopt
 from pages import page_at
 from request import Request
 
-__all__ = ["arrive", "carry", "leave"]
+__all__ = ["arrive", "ask_whole_page", "carry", "leave", "whole_page_if_asked"]
 
 _WAITING = "leaving_for"
+_WHOLE = "whole_page"
 
 
 def carry(request: Request) -> None:
@@ -29,3 +30,14 @@ def arrive(kind: type[Request]) -> None:
     carried = st.session_state.pop(f"carried.{kind.PAGE}", None)
     if isinstance(carried, kind):
         adopt(carried)
+
+
+def ask_whole_page() -> None:
+    """Callback of a button in a fragment: fields outside of it were changed."""
+    st.session_state[_WHOLE] = True
+
+
+def whole_page_if_asked() -> None:
+    """Rerun the whole page if a callback asked for it; call this first in a fragment."""
+    if st.session_state.pop(_WHOLE, False):
+        st.rerun()

@@ -9,6 +9,7 @@ import streamlit as st
 import heads_view
 import mechlab as ml
 import runs
+from components.carry import ask_whole_page, whole_page_if_asked
 from components.cell_grid import cell_grid, opened_cell
 from components.color_scale import color_scale
 from components.exports import export_menu, table_twin
@@ -27,6 +28,7 @@ _KEY = "grid.heads"
 @st.fragment
 def picture(result: Any, run: str, request: HeadsRequest, link: Mapping[str, str]) -> None:
     """Draw a stored result: the grid on the left, the chosen head on the right."""
+    whole_page_if_asked()
     labels = heads_view.prompt_labels(result)
     left, right = st.columns([6, 5], gap="large")
     with left:
@@ -216,6 +218,7 @@ def _ablate_and_rerun(head: str) -> None:
     without = list(st.session_state.get("in.heads.without", []))
     st.session_state["in.heads.without"] = list(dict.fromkeys([*without, head]))
     st.session_state["in.heads.how"] = "attribution"
+    ask_whole_page()
     from components.picker import current
 
     request = current(HeadsRequest)

@@ -14,7 +14,7 @@ _SOURCES = {
     "fact": "the fact of the trace",
     "conflicts": "conflicts (set)",
     "ioi": "indirect objects (set)",
-    "rows": "a file",
+    "rows": "a file, or a result's",
 }
 _FORMS = ("repeat", "paraphrase", "reported", "distractor", "question", "redefine")
 

@@ -9,6 +9,7 @@ import streamlit as st
 import mechlab as ml
 import paths_view
 import runs
+from components.carry import ask_whole_page, whole_page_if_asked
 from components.cell_grid import cell_grid, opened_cell
 from components.color_scale import color_scale
 from components.exports import export_menu, table_twin
@@ -26,6 +27,7 @@ _GRID, _GRAPH = "grid.senders", "path_graph"
 @st.fragment
 def picture(result: Any, run: str, request: PathsRequest, link: Mapping[str, str]) -> None:
     """Draw a stored result: the senders on the left, the graph on the right, the edge below."""
+    whole_page_if_asked()
     labels = prompt_labels(result)
     shown = _shown_prompt(labels)
     grid = paths_view.sender_grid(result, prompt=shown)
@@ -82,6 +84,7 @@ def trail_line(receiver: str) -> None:
 def _walk(receiver: str, trail: list[str]) -> None:
     st.session_state["in.paths.receiver"] = receiver
     st.session_state["edge"] = None
+    ask_whole_page()
     if len(trail) > 1:
         st.query_params["trail"] = paths_view.trail_text(trail)
     else:

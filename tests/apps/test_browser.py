@@ -155,7 +155,8 @@ def test_it_listens_on_this_machine_only(server: str) -> None:
 
 
 def test_a_head_leads_to_its_pattern_and_on_to_the_paths_into_it(watched: Watched) -> None:
-    page = watched.open("/heads")
+    page = watched.open()
+    page.get_by_role("link", name="Heads").click()
     page.get_by_text("Which heads write the answer?").wait_for()
     watched.button("run_now").click()
     page.get_by_text("Click a head to see where it looks").wait_for()
@@ -166,6 +167,7 @@ def test_a_head_leads_to_its_pattern_and_on_to_the_paths_into_it(watched: Watche
     name = f"L{chosen['layer']}H{chosen['head']}"
     page.get_by_text(f"Head {name}").wait_for()
 
+    watched.settle()
     page.get_by_role("button", name="Paths into V").click()
     page.get_by_text("Through which paths does the answer come about?").wait_for()
     watched.button("run_now").click()
@@ -176,6 +178,7 @@ def test_a_head_leads_to_its_pattern_and_on_to_the_paths_into_it(watched: Watche
     edge = watched.selection()["edge"]
     assert edge.endswith(f"→ {name}.v")
     sender = edge.partition(" ")[0]
+    watched.settle()
     page.get_by_role("button", name="values").click()
-    page.get_by_text("Through which paths does the answer come about?").wait_for()
+    page.get_by_text("The inputs changed").wait_for()  # nothing runs by itself
     assert watched.selection()["trail"] == f"{name}.v~{sender}.v"

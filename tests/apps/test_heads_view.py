@@ -292,3 +292,23 @@ def test_every_node_of_a_record_reads_as_people_write_it() -> None:
     assert paths_request.head_of("L12H3.v") == (12, 3)
     assert paths_request.head_of("logits") is None
     assert paths_request.receiver_of(5, 4, "z") == "L5H4"
+
+
+def test_a_result_of_a_built_in_set_asks_for_that_set_as_long_as_it_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import pair_request
+
+    request = HeadsRequest(source="conflicts", count=2, prompt_seed=3)
+    made = ml.prompts.conflicts(count=2, seed=3)
+    monkeypatch.setattr(pair_request, "_made", {request._set_key(): made})
+    records = [json.dumps(pair.to_json()) for pair in made]
+    result = xr.Dataset(
+        coords={"prompt_record": ("prompt", records)}, attrs={"prompts_digest": made.digest}
+    )
+    fields = pair_request.prompt_fields_of(result)
+    assert fields == {"source": "conflicts", "count": 2, "prompt_seed": 3, "form": "repeat"}
+    monkeypatch.setattr(pair_request, "_made", {})
+    again = HeadsRequest(**pair_request.prompt_fields_of(result))
+    assert again.source == "rows"
+    assert again.digest() == made.digest
