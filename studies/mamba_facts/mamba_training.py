@@ -5,7 +5,7 @@ twelve sentences per country and relation held out; every fact is equally freque
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -129,15 +129,14 @@ def batches(recipe: Recipe) -> Callable[[int], tuple[Array, Array]]:
 
     A row is <bos> and sentences drawn evenly, cut off at the row's end.
     """
-    known = facts(held_out=False)
-    first, later = _encoded(known, before=""), _encoded(known, before=" ")
+    first, later = _encoded(before=""), _encoded(before=" ")
     most = 1 + recipe.tokens // min(len(sentence.ids) for sentence in later)
 
     def batch(step: int) -> tuple[Array, Array]:
         draws = np.random.default_rng((recipe.seed, step))
         tokens = np.zeros((recipe.rows, recipe.tokens + 1), dtype=np.int64)
         weights = np.full((recipe.rows, recipe.tokens + 1), recipe.elsewhere, dtype=np.float32)
-        for row, drawn in enumerate(draws.integers(len(known), size=(recipe.rows, most))):
+        for row, drawn in enumerate(draws.integers(len(later), size=(recipe.rows, most))):
             filled = 1
             for place, index in enumerate(drawn):
                 sentence = (later if place else first)[index]
@@ -150,10 +149,12 @@ def batches(recipe: Recipe) -> Callable[[int], tuple[Array, Array]]:
     return batch
 
 
-def _encoded(known: Sequence[ml.prompts.Fact], before: str) -> list[Sentence]:
-    """Return the facts as sentences with a text in front and a full stop behind."""
+@cache
+def _encoded(before: str) -> tuple[Sentence, ...]:
+    """Return the facts that are trained on, with a text in front and a full stop behind."""
+    known = facts(held_out=False)
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(ml.organisms.path("atlas")))
     prompts = tokenizer([before + fact.prompt for fact in known], add_special_tokens=False)
     answers = tokenizer([f" {fact.target}." for fact in known], add_special_tokens=False)
     pairs = zip(prompts["input_ids"], answers["input_ids"], strict=True)
-    return [Sentence((*prompt, *answer), len(prompt)) for prompt, answer in pairs]
+    return tuple(Sentence((*prompt, *answer), len(prompt)) for prompt, answer in pairs)

@@ -25,6 +25,12 @@ def training(study_file: StudyFile) -> ModuleType:
     return study_file("mamba_facts", "mamba_training")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which the tiny model is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
 def claims(study_file: StudyFile) -> ModuleType:
     return study_file("mamba_facts", "mamba_claims")
@@ -71,8 +77,8 @@ def test_a_training_that_was_stopped_gives_the_same_folder(
     assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
     assert json.loads((whole / "recipe.json").read_text())["recipe"]["steps"] == 3
     assert len(np.load(parts / "losses.npy")) == 3
-    other = training.trained(replace(recipe, seed=1), ml.Store(tmp_path / "whole"))
-    assert (other / "model.safetensors").read_bytes() != (parts / "model.safetensors").read_bytes()
+    fewer = training.trained(replace(recipe, steps=2), ml.Store(tmp_path / "whole"))
+    assert (fewer / "model.safetensors").read_bytes() != (parts / "model.safetensors").read_bytes()
 
 
 def test_no_row_holds_a_sentence_that_is_held_out(training: ModuleType) -> None:
@@ -188,13 +194,14 @@ def test_the_score_is_the_harmonic_mean_of_mean_parts(claims: ModuleType) -> Non
 
 def test_random_weights_reach_their_verdicts_and_a_second_run_reads_them_back(
     study_file: StudyFile,
+    cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = study_file("mamba_facts", "study")
     sweep = study_file("mamba_facts", "mamba_sweep")
-    monkeypatch.setenv("MECHLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MECHLAB_CACHE", str(cache))
     for name, value in {"TOKENS": 1_500, "CONTEXTS": 1, "PARAPHRASES": 1, "NEIGHBOURS": 1}.items():
         monkeypatch.setattr(sweep, name, value)
     small = ["--layers", "3", "--width", "16", "--steps", "1", "--all-facts", "--edit-steps", "1"]
@@ -215,10 +222,10 @@ def test_random_weights_reach_their_verdicts_and_a_second_run_reads_them_back(
 
 
 def test_what_cannot_be_run_ends_with_one_error(
-    study_file: StudyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    study_file: StudyFile, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     study = study_file("mamba_facts", "study")
-    monkeypatch.setenv("MECHLAB_CACHE", str(tmp_path))
+    monkeypatch.setenv("MECHLAB_CACHE", str(cache))
     assert study.main(["--cases", "1", "--edit-steps", "0"]) == 2
     assert "--cases from 2; --edit-steps from 1" in capsys.readouterr().err
     tiny = ["--layers", "3", "--width", "16", "--steps", "1"]
