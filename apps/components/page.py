@@ -65,23 +65,30 @@ class ResultPage:
 
 
 def result_page(page: ResultPage) -> None:
-    """Settle which result is meant, draw the fields, then the state that the page is in."""
+    """Settle which result is meant, draw the fields, then the state that the page is in.
+
+    Everything has its fixed place: Streamlit knows a fragment by the number of elements before it,
+    and a click on one that has moved meanwhile would be lost.
+    """
     link = st.query_params.to_dict()  # before any field: what a field cannot use, it drops silently
     prepare(page.first)
-    result = _linked(page, link.get("run"))
+    with st.container():
+        result = _linked(page, link.get("run"))
     if result is not None:
         _adopt_once(page, link["run"], result)
-    page.fields()
+    with st.container():
+        page.fields()
     result, request = _settle(page, result, current(page.kind))
     announce(request)
     _actions(page, request, result is not None)
     job = runs.job_of(request)
-    if job is not None and job.active:
-        follow(job.id, page.partial_views)
-    elif result is not None:
-        _result(page, result, request, link)
-    else:
-        _nothing_yet(page, request, job)
+    with st.container():
+        if job is not None and job.active:
+            follow(job.id, page.partial_views)
+        elif result is not None:
+            _result(page, result, request, link)
+        else:
+            _nothing_yet(page, request, job)
 
 
 def _linked(page: ResultPage, run: str | None) -> Any | None:
@@ -195,8 +202,9 @@ def _open(page: ResultPage, run: str) -> None:
 def _result(page: ResultPage, result: Any, request: Request, link: Mapping[str, str]) -> None:
     stored = page.request_of(result, request.model)
     stale = request.differences(stored)
-    if stale:
-        states.stale_notice(stale, lambda: adopt(stored))
+    with st.container():
+        if stale:
+            states.stale_notice(stale, lambda: adopt(stored))
     why = page.refused(result)
     if why is not None:
         states.refusal(why, lambda: _go_on(page, why))

@@ -43,7 +43,8 @@ def views(story: Any) -> list[Any]:
     return list(edit_view.trace_pair(story)[2])
 
 
-banner(model_request())
+with st.container():  # whatever it shows, what is below keeps its place
+    banner(model_request())
 arrive_from_trace()
 result_page(
     ResultPage(

@@ -47,6 +47,13 @@ def run_to_the_end(app: AppTest) -> AppTest:
     return no_exception(app.run())
 
 
+def until_a_batch_is_done() -> None:
+    deadline = time.time() + 30
+    while ml.jobs.TABLE.jobs()[0].partial is None:
+        assert time.time() < deadline
+        time.sleep(0.02)
+
+
 def test_an_empty_page_asks_its_question_and_runs_nothing(engine) -> None:
     app = opened()
     assert app.text_input(key="in.prompt").value == FACT["prompt"]
@@ -77,9 +84,7 @@ def test_what_is_there_so_far_is_drawn_while_it_runs(engine) -> None:
     app = opened()
     app.button(key="run_now").click()
     app.run()
-    deadline = time.time() + 10
-    while ml.jobs.TABLE.jobs()[0].partial is None and time.time() < deadline:
-        time.sleep(0.02)
+    until_a_batch_is_done()
     no_exception(app.run())
     assert grids_on(app) == 3
     assert "What is there so far" in texts(app)
@@ -90,6 +95,7 @@ def test_cancel_stops_after_the_batch_and_offers_to_go_on(engine) -> None:
     app = opened()
     app.button(key="run_now").click()
     app.run()
+    until_a_batch_is_done()  # before that, the job would end at once
     app.button(key="cancel").click()
     no_exception(app.run())
     assert app.button(key="cancel").disabled
