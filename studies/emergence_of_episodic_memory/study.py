@@ -19,6 +19,8 @@ from emergence_report import figures, number_table
 import mechlab as ml
 
 LEAST = {"count": 4, "length": 2 * MARGIN + 4, "probes": 1, "draws": 1, "seed": 0}
+CONTROLS = 8
+"""Untrained models that stand for checkpoints, at most."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,9 +47,9 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--model", default="echo", help="shipped model, or hub name with revisions step<number>")
     add("--checkpoints", nargs="+", type=int, help="training steps; default: all that are shipped")
-    add("--count", type=int, default=10, help="lists of each kind")
+    add("--count", type=int, default=8, help="lists of each kind")
     add("--length", type=int, default=60, help="tokens of a list")
-    add("--probes", type=int, default=10, help="places of each list that are probed, one a prompt")
+    add("--probes", type=int, default=5, help="places of each list that are probed, one a prompt")
     add("--draws", type=int, default=20, help="random sets beside the induction heads")
     add("--seed", type=int, default=0, help="of lists, draws and untrained weights")
     add("--device", default="auto")
@@ -65,8 +67,9 @@ def study(options: argparse.Namespace) -> int:
     lists = lists_of(options.count, options.length, options.probes, options.seed)
     most = {"draws": options.draws, "seed": options.seed}
     measured = measure(trained(options.model, steps, **how), last, lists, **most)
-    fresh = untrained(last, steps, options.seed)
-    blank = ml.untrained(last, options.seed + len(steps) - 1)
+    few = steps[-CONTROLS:]
+    fresh = untrained(last, few, options.seed)
+    blank = ml.untrained(last, options.seed + len(few) - 1)
     control = measure(fresh, blank, lists, **most)
     finding = ml.claims.Finding(
         f"Emergence of episodic memory in {options.model}",
@@ -77,7 +80,7 @@ def study(options: argparse.Namespace) -> int:
             f"{len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}; {options.count} lists of "
             f"{options.length} tokens: {options.probes} places of each probed, one probe a prompt, "
             "and as many lists read twice to find induction heads, and others to ablate them on. "
-            "Untrained: as many models with weights of their own, in the place of checkpoints."
+            f"Untrained: {len(few)} models with weights of their own, in the place of checkpoints."
         ],
         numbers=number_table(measured, control, options.model),
         record=_record(last, measured, steps, options),
