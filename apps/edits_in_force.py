@@ -50,11 +50,11 @@ class TryRequest(Request):
         Raises:
             PromptError: when it is blank.
         """
-        return ml.prompts.as_prompt_set([ml.prompts.Text(self.prompt)], kind="any")
+        return ml.prompts.Fact(self.prompt, subject=self.prompt)  # as `ml.generate` takes a text
 
     def compute(self, model: Any, progress: Any, *, recompute: bool) -> Any:
         """Continue the prompt both ways and return both keys; the model is left as it was."""
-        store, prompts, options = ml.Store(), [self.prompt], self.options
+        store, prompts, options = ml.Store(), self.prompts(), self.options
         off = self._continued(store, model, prompts, options)
         found = []
         for run in self.edits:
@@ -69,7 +69,7 @@ class TryRequest(Request):
         return off, on
 
     @staticmethod
-    def _continued(store: Any, model: Any, prompts: list[str], options: dict[str, Any]) -> str:
+    def _continued(store: Any, model: Any, prompts: Any, options: dict[str, Any]) -> str:
         store.run(ml.generate, model, prompts, **options)
         return str(store.key(ml.generate, model, prompts, **options))
 

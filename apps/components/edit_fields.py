@@ -1,6 +1,5 @@
 """The fields of an edit: the fact, where and how it is written, and what is looked at."""
 
-
 import streamlit as st
 
 from components.picker import KEPT, current, field_key
