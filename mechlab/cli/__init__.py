@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from mechlab.cli import (
+    cmr,
     dashboard,
     edit,
     edit_eval,
     heads,
+    induction,
     knockout,
     models,
     paths,
@@ -40,6 +42,8 @@ app.command("heads")(heads.heads)
 app.command("paths")(paths.paths)
 app.command("knockout")(knockout.knockout)
 app.command("retrieval")(retrieval.retrieval)
+app.command("induction")(induction.induction)
+app.command("cmr")(cmr.cmr)
 app.command("edit")(edit.edit)
 app.command("edit-eval")(edit_eval.edit_eval)
 app.command("stats")(stats.stats)

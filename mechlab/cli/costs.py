@@ -101,13 +101,22 @@ def _nodes(model: "Model", given: Any) -> int:
     return heads if given.startswith("all_heads") else sweeps.get(given, 1)
 
 
+def _without_groups(_: "Model", options: Mapping[str, Any]) -> int:
+    """Return runs per list: each is read for its loss and for its recall."""
+    sets = 1 + len(options["groups"]) * (1 + int(options["draws"]))
+    return 2 * sets * len(options["kinds"])
+
+
 _PER_PROMPT: dict[str, Callable[["Model", Mapping[str, Any]], int]] = {
     "ablate": _ablated,
     "activation_patch": _exact,
     "attribution_patch": _gradients,
     "direct_logit_attribution": lambda _, options: 2 if options["norm"] == "clean" else 1,
+    "induction_scores": lambda *_: 1,
     "knockout": _cut,
     "logit_lens": lambda *_: 1,
+    "memory_ablation": _without_groups,
+    "memory_heads": lambda *_: 2,
     "path_patch": _paths,
     "scale_heads": _scaled,
     "screen_then_verify": _screened,

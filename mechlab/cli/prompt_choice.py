@@ -30,6 +30,8 @@ __all__ = [
 
 _WHAT = "What to run on"
 DEFAULT_COUNT = 16
+_ANY_MODEL = ("repeated_tokens", "single_probe_lists")
+"""Sets that every model reads as they are, so that its checkpoints share them."""
 
 Pairs = Annotated[
     str | None,
@@ -176,19 +178,22 @@ def built_in(
         "arithmetic": prompts.arithmetic,
         "one_to_many": prompts.one_to_many,
         "facts": prompts.world_facts,
+        "repeated_tokens": prompts.repeated_tokens,
+        "single_probe_lists": prompts.single_probe_lists,
     }
     if name not in sets:
         raise OptionError(
             f"there is no built-in set {name!r}. Allowed: {', '.join(sets)}. Use one of these, or "
             "--file."
         )
-    make, options = sets[name], {"count": DEFAULT_COUNT, **settings}
+    make = sets[name]
     known = set(inspect.signature(make).parameters)
+    options = {**({"count": DEFAULT_COUNT} if "count" in known else {}), **settings}
     if wrong := sorted(set(options) - known):
         raise OptionError(
             f"the set {name!r} has no {', '.join(wrong)}. Allowed: "
             f"{', '.join(sorted(known - {'model', 'words'}))}. Leave these out."
         )
-    if "model" not in known:
+    if "model" not in known or name in _ANY_MODEL:
         return make(**options)
     return lambda model: make(**options, model=model)

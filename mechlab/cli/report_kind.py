@@ -31,6 +31,8 @@ class Report:
     """One JSON object."""
     more: "Callable[[xr.Dataset], dict[str, go.Figure]]" = lambda _: {}
     """Further figures, by the name that their file ends in."""
+    ending: str = ""
+    """What the figure's name ends in where none was given, if a method has several reports."""
 
 
 def beside(html: Path, name: str) -> Path:

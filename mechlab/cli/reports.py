@@ -1,6 +1,6 @@
 """Which report shows the results of which method."""
 
-from mechlab.cli import edit_reports, effects, report, retrieval_reports
+from mechlab.cli import edit_reports, effects, memory_reports, report, retrieval_reports
 from mechlab.cli.report_kind import Report
 
 __all__ = ["report_of"]
@@ -19,4 +19,6 @@ def report_of(method: str, *, top: int = 10) -> Report:
         return retrieval_reports.retrieval_report(method, top)
     if method in edit_reports.REPORTED:
         return edit_reports.edit_result_report(method, top)
+    if method in memory_reports.REPORTED:
+        return memory_reports.memory_report(method, top)
     return effects.effects(top)

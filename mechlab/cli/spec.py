@@ -48,7 +48,8 @@ def run_spec(
     France is", "subject": "France", "target": "Paris"}], "options": {"samples": 10}}
 
     Prompts are facts (prompt, subject, target), pairs (clean, corrupted, answer, wrong_answer), the
-    path of a file of either, or a built-in set such as {"set": "conflicts", "count": 16}. Edits
+    path of a file of either, or a built-in set such as {"set": "conflicts", "count": 16} or
+    {"set": "repeated_tokens", "length": 50}; methods on texts take a list of them. Edits
     (rank_one_edit, memit, fine_tune_edit, evaluate_each_edit, edit_sweep, …) take objects with
     prompt, subject, target, a file of them, or {"set": "edit_cases", "count": 10}.
     """
@@ -73,12 +74,23 @@ def read_request(path: Path) -> Request:
     options = spec.get("options", {})
     method = str(spec["method"])
     prompts = (cases_of if method in ON_CASES else _prompts)(path, spec["prompts"])
+    if method == "path_patch":
+        options = _with_nodes(options)
+    if method == "memory_ablation" and "texts" in options:
+        options = {**options, "texts": _texts(path, options["texts"])}
     return Request(
-        method=method,
-        model=_model(path, spec["model"]),
-        prompts=prompts,
-        options=_with_nodes(options) if method == "path_patch" else options,
+        method=method, model=_model(path, spec["model"]), prompts=prompts, options=options
     )
+
+
+def _texts(path: Path, given: object) -> "PromptSet[Any]":
+    from mechlab.prompts import texts
+
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise OptionError(
+            f"{path} has the texts {given!r:.60}. Allowed: a list of texts. Correct it."
+        )
+    return texts(given)
 
 
 def _read_spec(path: Path) -> dict[str, Any]:
@@ -152,6 +164,8 @@ def _prompts(path: Path, rows: object) -> "PromptSet[Any] | Callable[[Model], Pr
         return read_either(path.parent / rows, facts_first=True)
     if isinstance(rows, dict) and isinstance(rows.get("set"), str):
         return built_in(rows["set"], {k: v for k, v in rows.items() if k != "set"})
+    if isinstance(rows, list) and rows and all(isinstance(row, str) for row in rows):
+        return _texts(path, rows)
     try:
         pairs = all("clean" in row for row in rows)  # type: ignore[attr-defined]
         kind = prompts.PromptPair if pairs else prompts.Fact

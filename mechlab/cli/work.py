@@ -45,6 +45,7 @@ def perform(
     estimate: bool = False,
     complete: Completion | None = None,
     top: int = 10,
+    report: "Report | None" = None,
 ) -> None:
     """Compute a request or take it from the store, and show it.
 
@@ -58,6 +59,7 @@ def perform(
         estimate: say what it would cost, and stop.
         complete: gives options that depend on the model.
         top: how many of the strongest cells are listed.
+        report: how the result is shown; by default as its method's results are.
 
     Raises:
         MechlabError: when the request cannot be carried out; nothing is half-written.
@@ -81,8 +83,8 @@ def perform(
         result = store.run(function, model, prompts, progress=progress, **options)
     if "case" not in result.dims and result.sizes.get("prompt") == len(prompts.groups):
         result = result.assign_coords(group=("prompt", list(prompts.groups)))
-    report = report_of(request.method, top=top)
-    figure = write_figures(report, result, html or default_figure(store, key))
+    report = report or report_of(request.method, top=top)
+    figure = write_figures(report, result, html or default_figure(store, key, report.ending))
     (report.print_json if as_json else report.print_text)(result, run=key[:12], html=figure)
 
 
@@ -133,6 +135,8 @@ def method_table() -> "Mapping[str, Method]":
         workflows.batch_edits,
         workflows.edit_sweep,
         workflows.localize_edit_verify,
+        workflows.memory_ablation,
+        workflows.memory_heads,
         workflows.screen_then_verify,
         workflows.sequential_edits,
     )
@@ -151,7 +155,7 @@ def _function_and_model(request: Request) -> "tuple[Callable[..., xr.Dataset], M
     return table[request.method].function, load_model(**request.model)
 
 
-def default_figure(store: "Store", key: str) -> Path:
+def default_figure(store: "Store", key: str, ending: str = "") -> Path:
     """Return a place beside the results, or the working folder when these are not on this disk."""
-    name = f"{key[:12]}.html"
+    name = f"{key[:12]}{ending}.html"
     return Path(name) if "://" in store.root else Path(store.root) / "figures" / name

@@ -13,6 +13,7 @@ from mechlab.prompts.haystacks import THEMES, haystack_text
 from mechlab.prompts.head_scores import read_head_scores
 from mechlab.prompts.ioi import IOI_WORDS, IoiWords, ioi
 from mechlab.prompts.kinds import Fact, Place, Prompt, PromptPair
+from mechlab.prompts.lag_curves import read_lag_curves
 from mechlab.prompts.needle_kind import NeedlePrompt
 from mechlab.prompts.needles import NEEDLE_FORMS, NEEDLES, Needle, closed_book, needles
 from mechlab.prompts.one_to_many import CITIES, many_answers, one_to_many
@@ -77,6 +78,7 @@ __all__ = [
     "read_facts",
     "read_free_recall",
     "read_head_scores",
+    "read_lag_curves",
     "read_lre",
     "read_mib_ioi",
     "read_one_to_many",

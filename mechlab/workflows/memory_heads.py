@@ -20,11 +20,11 @@ from mechlab.results import analysis, new_result
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["memory_heads"]
+__all__ = ["fitted_with_nulls", "memory_heads"]
 
 _FITTED = 5
 """The context model is fitted over lags up to this one on either side."""
-NULLS = ("matched", "walk")
+NULLS: tuple[Literal["matched", "walk"], ...] = ("matched", "walk")
 _SCORES = ("prefix_matching", "previous_token", "duplicate_token")
 _BY_LAG = ("curve", "sem_prompts", "sem_tokens", "primacy", "recency", "contiguity", "asymmetry")
 
@@ -91,7 +91,9 @@ def memory_heads(
     runs |= {"source": source, "max_lag": max_lag, "seed": seed}
     by_lag = attention_by_lag(model, lists, progress=_from(progress, len(lists), total), **runs)
     copying, told = _copying(model)
-    fitted = _fitted(by_lag, source, candidates, null_draws, seed)
+    curve = by_lag.curve.assign_attrs(source=source)
+    fitted = fitted_with_nulls(curve, candidates=candidates, draws=null_draws, seed=seed)
+    fitted = fitted.drop_vars("asymmetry")  # that of the prompts, with intervals, is kept
     return new_result(
         {
             **_bare(_shares(scores)),
@@ -152,18 +154,32 @@ def _copying(model: "Model") -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]
     return found.copying.values, found.status.values
 
 
-def _fitted(by_lag: xr.Dataset, source: str, candidates: int, draws: int, seed: int) -> xr.Dataset:
-    """Return the fit of the curves with what is needed to judge it."""
-    curve = by_lag.curve.assign_attrs(source=source)
-    fit = fit_cmr(curve, candidates=candidates).drop_vars("asymmetry")
-    found = {"gaussian_distance": gaussian_fit(curve).distance.reset_coords(drop=True)}
+def fitted_with_nulls(
+    curve: xr.DataArray, *, candidates: int = 50, draws: int = 1000, seed: int = 0
+) -> xr.Dataset:
+    """Return `ml.fit_cmr` of lag curves with what is needed to judge it.
+
+    Args:
+        curve: any axes and `lag`.
+        candidates: near-optimal cells that are listed.
+        draws: of each null.
+        seed: of the nulls.
+
+    Returns:
+        The fit with `gaussian_distance`, `p_matched` and `p_walk` besides.
+
+    Raises:
+        OptionError: as `ml.fit_cmr`.
+    """
+    fit = fit_cmr(curve, candidates=candidates)
+    found = {"gaussian_distance": gaussian_fit(curve).distance}
     for kind in NULLS:
         try:
-            null = cmr_null(kind, draws, curves=curve, seed=seed)  # type: ignore[arg-type]
+            null = cmr_null(kind, draws, curves=curve, seed=seed)
         except OptionError:  # not one curve has a shape, and no fit a distance
-            found[f"p_{kind}"] = xr.full_like(fit.distance, np.nan).reset_coords(drop=True)
+            found[f"p_{kind}"] = xr.full_like(fit.distance, np.nan)
             continue
-        found[f"p_{kind}"] = cmr_p_value(fit.distance, null).reset_coords(drop=True)
+        found[f"p_{kind}"] = cmr_p_value(fit.distance, null)
     return fit.assign({name: (one.dims, one.values, {"units": ""}) for name, one in found.items()})
 
 
