@@ -178,6 +178,7 @@ def built_in(
         "arithmetic": prompts.arithmetic,
         "one_to_many": prompts.one_to_many,
         "facts": prompts.world_facts,
+        "needles": prompts.needles,
         "repeated_tokens": prompts.repeated_tokens,
         "single_probe_lists": prompts.single_probe_lists,
     }
