@@ -58,7 +58,10 @@ class DrawnRequest(Request):
 
     def digest(self) -> str | None:
         """Return the digest of the prompts; None when they cannot be used."""
-        return self.other_prompts or super().digest()
+        try:
+            return self.other_prompts or str(self.prompts().digest)
+        except ml.MechlabError:
+            return None
 
     def prompts_code(self) -> str:
         """Return Python that draws the prompts."""

@@ -5,6 +5,7 @@ pass at a time through the store; nothing is drawn of heads that nobody asked fo
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -43,6 +44,7 @@ def head_panel(
     key: str = "head",
     told: str = "",
     rerun: Callable[[str], None] | None = None,
+    marks: Any = None,
 ) -> None:
     """Draw everything that is known of one head on one of the prompts.
 
@@ -54,13 +56,14 @@ def head_panel(
         key: tells several panels of a page apart.
         told: what the page says of this head, e.g. `DLA +1.31 ± .12`, already escaped.
         rerun: called with the head's name by "Ablate & rerun"; None leaves the button out.
+        marks: cells of the pattern that get a dot, such as those that induction would read.
     """
     name = f"L{layer}H{head}"
     st.markdown(f"##### Head {name}" + (f" &nbsp; :small[{told}]" if told else ""))
     prompt = _chosen_prompt(prompts, key)
     look = look_or_offer(request, prompt, [name]) if prompt is not None else None
     if look is not None:
-        _look(look, layer, head, key)
+        _look(look, layer, head, key, marks)
     _scores(request, look, layer, head, key)
     _buttons(request, layer, head, key, rerun)
 
@@ -80,9 +83,11 @@ def look_or_offer(request: Request, prompt: Any, heads: list[str]) -> HeadLook |
         return None
 
 
-def pattern_grid(look: HeadLook, head: str, *, key: str) -> None:
-    """Draw an attention pattern: rows read, columns are read."""
+def pattern_grid(look: HeadLook, head: str, *, key: str, marks: Any = None) -> None:
+    """Draw an attention pattern: rows read, columns are read; cells in `marks` get a dot."""
     grid = view.attention_view(look, head)
+    if marks is not None and marks.shape == grid.shape:
+        grid = replace(grid, dots=marks)
     cell_grid(grid, key=key, on_open=lambda: None)
     st.caption(
         "rows read, columns are read · white 0, dark 1"
@@ -131,11 +136,11 @@ def _chosen_prompt(prompts: list[Any], key: str) -> Any | None:
     return prompts[at if at is not None else 0]
 
 
-def _look(look: HeadLook, layer: int, head: int, key: str) -> None:
+def _look(look: HeadLook, layer: int, head: int, key: str, marks: Any = None) -> None:
     pattern, effect = st.columns([1, 1], gap="medium")
     with pattern:
         st.markdown(":small[**Attention pattern**]")
-        pattern_grid(look, f"L{layer}H{head}", key=f"{key}.pattern")
+        pattern_grid(look, f"L{layer}H{head}", key=f"{key}.pattern", marks=marks)
     with effect:
         _sources(look, layer, head, key)
     _tokens(look, f"L{layer}H{head}")
