@@ -42,8 +42,9 @@ def become(command: list[str], environment: dict[str, str]) -> None:
 
 def dashboard_command(script: Path, *, port: int, browser: bool) -> list[str]:
     """Return the command that serves `script`; flags win over any configuration file."""
+    server = main_script().with_name("serve.py")
     return [
-        *(sys.executable, "-m", "streamlit", "run", str(script)),
+        *(sys.executable, str(server), "run", str(script)),
         f"--server.address={ADDRESS}",
         f"--server.port={port}",
         f"--server.headless={str(not browser).lower()}",

@@ -76,40 +76,53 @@ def test_the_exported_page_opens_offline(
     offline.close()
 
 
+def _run_with_samples(watched: Watched, was: int, count: int) -> None:
+    """Change the number of noise samples and press Run."""
+    page = watched.page
+    page.get_by_role("button", name="Options").click()
+    samples = page.get_by_role("spinbutton", name="Noise samples")
+    assert samples.input_value() == str(was)
+    samples.fill(str(count))
+    samples.press("Enter")
+    page.get_by_text(f"samples: {was} → {count}").wait_for()
+    page.keyboard.press("Escape")
+    watched.button("run_now").click()
+
+
 def test_a_run_survives_a_reload_is_seen_from_another_tab_and_can_be_cancelled(
     watched: Watched, traced: str, chromium: Any, server: str
 ) -> None:
     page = watched.open(traced)
     page.get_by_text("Click a cell to see what restoring").wait_for()
-    page.get_by_role("button", name="Options").click()
-    samples = page.get_by_role("spinbutton", name="Noise samples")
-    assert samples.input_value() == "10"
-    samples.fill("20000")
-    samples.press("Enter")
-    page.get_by_text("samples: 10 → 20000").wait_for()
-    page.keyboard.press("Escape")
-    watched.button("run_now").click()
+    _run_with_samples(watched, 10, 2000)
     page.locator(".st-key-cancel button").wait_for()
     page.get_by_text("What is there so far").wait_for()
 
     second = Watched(chromium, server)  # another tab sees the job and may stop it
     second.open()
     second.page.get_by_role("button", name="1 running").click()
-    second.page.get_by_text("per second").wait_for()
+    opened = second.page.locator("[data-testid=stPopoverBody]")
+    opened.get_by_text("per second").wait_for()
     page.reload()
     page.get_by_role("button", name="1 running").wait_for()
-    second.page.get_by_role("button", name="Cancel").click()
-    second.page.get_by_text("cancelled").wait_for()
+    opened.get_by_role("button", name="Cancel").click()
+    opened.get_by_text("cancelled").first.wait_for()
+    page.get_by_role("button", name="Jobs").wait_for()  # the first tab hears of it
     second.close()
 
 
 def test_two_runs_are_ticked_and_laid_side_by_side(watched: Watched, traced: str) -> None:
-    page = watched.open("/runs")
+    page = watched.open(traced)
+    page.get_by_text("Click a cell to see what restoring").wait_for()
+    _run_with_samples(watched, 10, 2)
+    page.get_by_text("n = 2 noise samples").first.wait_for()
+    watched.open("/runs")  # a deep link, as people share it
     table = page.locator("[data-testid=stDataFrame] canvas").first
     table.wait_for()
+    watched.settle()
     box = table.bounding_box()
     for row in (1, 2):
-        page.mouse.click(box["x"] + 16, box["y"] + 36 * row + 14)
+        page.mouse.click(box["x"] + 16, box["y"] + 35 * row + 17)
         page.wait_for_function(f"location.search.split('%2C').length >= {row}")
     assert len(watched.selection()["ticked"].split(",")) == 2
     page.get_by_text("What differs").wait_for()
