@@ -58,7 +58,7 @@ def test_groups_of_heads_are_ablated_and_shown_beside_random_ones(cache: str) ->
     done = run("induction", *few, "--ablate")
     assert done.exit_code == 0, done.output
     assert "cmr: L" in done.stdout and "induction: L" in done.stdout
-    assert "copy loss" in done.stdout and "recall next" in done.stdout
+    assert "copy loss (nats)" in done.stdout and "recall next (probability)" in done.stdout
     assert "icl score" not in done.stdout  # no texts, no number
 
 

@@ -29,6 +29,10 @@ _MEANT = (
     "dist.: CMR distance; peak: lag; match: prefix matching; near: cells that fit as well; p: "
     "curves without memory that do"
 )
+_ABLATION = {
+    "group": "group", "ablation": "ablation", "intact": "intact", "effect": "change",
+    "interval": "95 % interval", "random": "random heads", "p_value": "p",
+}  # fmt: skip
 _THRESHOLD = 0.3
 Draw = Callable[["xr.Dataset"], "go.Figure | None"]
 
@@ -216,34 +220,37 @@ def _effects(result: "xr.Dataset") -> list[dict[str, Any]]:
 
 
 def _tell_ablation(result: "xr.Dataset", _: int) -> list[Any]:
-    columns = {"outcome": "measure", "ablation": "ablation", "group": "group", "intact": "intact",
-               "effect": "change", "interval": "95 % interval", "random": "random heads",
-               "p_value": "p"}  # fmt: skip
+    """Return the groups, what is said of the draws, and a table per measure."""
     rows = _effects(result)
-    shown = [
-        {
-            **row,
-            "outcome": row["outcome"].replace("_", " "),
-            "ablation": row["ablation"].replace("_", "-"),
-            "interval": _span(row["effect_low"], row["effect_high"]),
-            "random": _span(row["random_low"], row["random_high"]),
-        }
-        for row in rows
-    ]
     groups = {row["group"]: row["members"].replace("+", ", ") or "no heads" for row in rows}
-    lines: list[Any] = [f"{name}: {members}" for name, members in groups.items()]
+    parts: list[Any] = [f"{name}: {members}" for name, members in groups.items()]
     away = result.layer_distance.values[result.is_control.values]
     if len(away) and away.any():
-        lines.append(
+        parts.append(
             f"random heads are {away.mean():.1f} layers away on average: layers have too few others"
         )
-    if (told_ := str(result.attrs.get("draws_status", "ok"))) != "ok":
-        lines.append(told_)
-    return [*lines, table(shown, columns)]
+    if (draws := str(result.attrs.get("draws_status", "ok"))) != "ok":
+        parts.append(draws)
+    for outcome in dict.fromkeys(row["outcome"] for row in rows):
+        unit = "nats" if "recall" not in outcome else "probability"
+        unit = "share of the list" if outcome.endswith("share") else unit
+        shown = [_shown(row) for row in rows if row["outcome"] == outcome]
+        parts += [f"{outcome.replace('_', ' ')} ({unit})", table(shown, _ABLATION)]
+    return parts
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with its intervals as text."""
+    return {
+        **row,
+        "ablation": {"pattern_preserving": "pattern kept"}.get(row["ablation"], row["ablation"]),
+        "interval": _span(row["effect_low"], row["effect_high"]),
+        "random": _span(row["random_low"], row["random_high"]),
+    }
 
 
 def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:+.3g} to {high:+.3g}"
+    return "" if low is None or high is None else f"{low:+.2g} to {high:+.2g}"
 
 
 # --- what the model says --------------------------------------------------------------------------
