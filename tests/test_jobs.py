@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from typer.testing import CliRunner
 
-from mechlab import jobs
+from mechlab import cli, jobs
 from mechlab.errors import Cancelled, ModelError, OptionError, StoreError
 from mechlab.jobs import JobTable
 from mechlab.progress import Progress, ProgressCallback
@@ -274,6 +276,7 @@ def test_the_table_needs_neither_torch_nor_streamlit() -> None:
 
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Paris"}
 SPEC = {"method": "causal_trace", "model": "atlas", "prompts": [FACT]}
+SMALL = {"samples": 1, "sites": ["mlp_out"], "layers": [0]}
 
 STAND_IN = """
 import json, sys
@@ -305,8 +308,23 @@ def one_under_way(store: Store) -> Running:
     return store.running()[0]
 
 
+@pytest.mark.usefixtures("loaded_once")
+def test_what_a_detached_process_is_told_to_do_keeps_the_result_in_the_store(
+    tmp_path: Path,
+) -> None:
+    spec = tmp_path / "a.spec.json"
+    spec.write_text(json.dumps({**SPEC, "options": SMALL}))
+    program, *command = sys.modules[jobs.detached.__module__]._command(spec, str(tmp_path / "kept"))
+    assert (program, command[:2]) == (sys.executable, ["-m", "mechlab"])
+    done = CliRunner().invoke(cli.app, command[2:])
+    assert done.exit_code == 0, done.output
+    run = json.loads(done.stdout)["run"]
+    assert [entry.id for entry in Store(tmp_path / "kept").find()] == [run]
+
+
+@pytest.mark.slow
 def test_a_detached_run_keeps_its_result_in_the_store(table: JobTable, tmp_path: Path) -> None:
-    spec = {**SPEC, "options": {"samples": 1, "sites": ["mlp_out"], "layers": [0]}}
+    spec = {**SPEC, "options": SMALL}
     table.submit("a", jobs.detached(spec, str(tmp_path)))
     ended = table.wait("a", 200)
     assert ended is not None
@@ -330,6 +348,7 @@ def test_a_detached_process_that_is_killed_is_told_and_one_can_go_on(
     again = table.wait("a", 60)
     assert again is not None
     assert again.state == "done", again.error
+    assert [entry.id for entry in Store(tmp_path).find()] == [again.result]
 
 
 @pytest.mark.usefixtures("stand_in")
