@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -36,6 +37,16 @@ def texts(app: AppTest) -> str:
 def grids_on(app: AppTest) -> int:
     names = [part.proto.component_name for part in app.get("bidi_component")]
     return sum(name.endswith("cell_grid") for name in names)
+
+
+def place_of_the_grid(block: Any) -> tuple[int, ...] | None:
+    """Return where the first grid stands: one number per block around it."""
+    for index, child in getattr(block, "children", {}).items():
+        if child.type == "bidi_component" and child.proto.component_name.endswith("cell_grid"):
+            return (index,)
+        if (inner := place_of_the_grid(child)) is not None:
+            return (index, *inner)
+    return None
 
 
 def run_to_the_end(app: AppTest) -> AppTest:
@@ -200,6 +211,16 @@ def test_changed_inputs_veil_the_picture_and_lead_back(engine, stored) -> None:
     no_exception(app.run())
     assert app.number_input(key="in.trace.samples").value == 10
     assert "The inputs changed" not in texts(app)
+
+
+def test_the_picture_keeps_its_place_whatever_is_said_above_it(engine, stored) -> None:
+    app = opened(run=stored(TraceRequest(**FACT)))
+    fresh = place_of_the_grid(app.main)
+    app.number_input(key="in.trace.samples").set_value(7)
+    stale = no_exception(app.run())
+    assert "The inputs changed" in texts(stale)
+    # Streamlit names a fragment by its place: a click made just before would be lost otherwise.
+    assert place_of_the_grid(stale.main) == fresh
 
 
 def test_a_fact_that_the_model_does_not_know_is_refused_with_a_way_on(engine) -> None:
