@@ -239,13 +239,16 @@ def demonstration(model: Any, request: InductionRequest) -> Any | None:
     None where the model's tokenizer would read the text as other tokens.
     """
     length = min(request.length, _SHOWN)
-    drawn = ml.prompts.repeated_tokens(1, length, seed=request.seed, model=model)[0]
-    tokens = [model.token_string(number) for number in drawn.numbers]
-    text = "".join(tokens[:-1])
-    if not text.strip() or model.token_strings(text)[-len(tokens) + 1 :] != tokens[:-1]:
+    try:
+        drawn = ml.prompts.repeated_tokens(1, length, seed=request.seed, model=model)[0]
+        tokens = [str(model.token_string(number)) for number in drawn.numbers]
+        text = "".join(tokens[:-1])
+        if model.token_strings(text)[-len(tokens) + 1 :] != tokens[:-1]:
+            return None
+        first = next((token.strip() for token in tokens if token.strip()), "")
+        return ml.prompts.Fact(text, subject=first, target=tokens[-1].strip() or tokens[-1])
+    except ml.MechlabError:  # text that it cannot read, or a pool that is too small
         return None
-    first = next((t.strip() for t in tokens if t.strip()), "")
-    return ml.prompts.Fact(text, subject=first, target=tokens[-1].strip() or tokens[-1])
 
 
 def stripe(request: InductionRequest, tokens: int) -> Any:
