@@ -110,7 +110,7 @@ def cmr(
 def _fit_file(path: Path, options: Any, report: Any, html: Path | None, *, as_json: bool) -> None:
     """Fit the curves of a file; no model is loaded and nothing is stored."""
     from mechlab.prompts import read_lag_curves
-    from mechlab.workflows.memory_heads import fitted_with_nulls
+    from mechlab.workflows.heads_as_memory import fitted_with_nulls
 
     if html is not None:
         check_figure_path(html)

@@ -2,10 +2,10 @@
 
 from mechlab.workflows.agreement import trace_edit_agreement
 from mechlab.workflows.batches import batch_edits
+from mechlab.workflows.group_ablation import memory_ablation
+from mechlab.workflows.heads_as_memory import memory_heads
 from mechlab.workflows.layer_edits import edit_sweep
 from mechlab.workflows.localize import localize_edit_verify
-from mechlab.workflows.memory_ablation import memory_ablation
-from mechlab.workflows.memory_heads import memory_heads
 from mechlab.workflows.requested import as_edit_cases
 from mechlab.workflows.screening import screen_then_verify
 from mechlab.workflows.sequence import sequential_edits
