@@ -62,6 +62,11 @@ def study(options: argparse.Namespace) -> int:
     """Measure the course of training and one without any, test every claim on both."""
     how = {"device": options.device, "dtype": options.dtype}
     steps = options.checkpoints or list(ml.organisms.checkpoints(options.model))
+    if not steps:
+        raise ml.OptionError(
+            f"{options.model} comes with no checkpoints. Allowed: echo, or --checkpoints of a hub "
+            "model with revisions step<number>. Name its steps."
+        )
     steps = sorted(set(steps))
     last = ml.load_model(options.model, checkpoint=steps[-1], **how)
     lists = lists_of(options.count, options.length, options.probes, options.seed)

@@ -41,7 +41,7 @@ def _numbers(measured: Measured) -> Iterator[tuple[str, str]]:
         heads = measured.heads(name)
         yield f"top {name} heads", " ".join(map(str, heads))
         yield f"their distance ({name})", _each(found.fit.distance, heads, ".3f")
-        yield f"their p against smooth noise ({name})", _each(found.p_value, heads, ".3f")
+        yield f"their p against smooth noise ({name})", _each(found.p_value, heads, ".4f")
         yield f"their peak lag ({name})", _each(found.fit.peak_lag, heads, "+.0f")
         yield f"their matching score ({name})", _each(found.matching, heads, ".3f")
         yield f"their copying score ({name})", _each(measured.copying.copying, heads, "+.2f")
