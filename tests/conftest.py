@@ -90,6 +90,7 @@ def loaded_once(_loaded: "_Shared", monkeypatch: pytest.MonkeyPatch) -> None:
     for name, function in {"load_model": load_model, "untrained": untrained}.items():
         monkeypatch.setattr(models, name, function)
         monkeypatch.setattr(ml, name, function)
+    monkeypatch.setattr("mechlab.methods.checkpoints.load_model", load_model)
 
 
 class _Shared:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import mechlab as ml
 from mechlab.cli import app
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
 FEW = ["--lists", "2", "--length", "10"]
 
 

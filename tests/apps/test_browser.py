@@ -4,15 +4,12 @@ Every test ends by asserting a silent console, no foreign host and no exception 
 """
 
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from dashboard_browser import APPS, Watched, served
-
-LONG = "The official language of Brazil is"
+from dashboard_browser import Watched
 
 
 @pytest.fixture(scope="module")
@@ -126,35 +123,6 @@ def test_two_runs_are_ticked_and_laid_side_by_side(watched: Watched, traced: str
         page.wait_for_function(f"location.search.split('%2C').length >= {row}")
     assert len(watched.selection()["ticked"].split(",")) == 2
     page.get_by_text("What differs").wait_for()
-
-
-def test_a_folder_of_a_random_model_is_traced_by_its_path(
-    chromium: Any, tmp_path: Path, model_folder: Callable[..., Path]
-) -> None:
-    (tmp_path / "views").symlink_to(APPS / "views")
-    (tmp_path / ".streamlit").symlink_to(APPS / ".streamlit")
-    about = {"apps": str(APPS), "model": str(model_folder("llama", "bpe"))}
-    (tmp_path / "main.py").write_text(ON_A_FOLDER.format(**about, main=str(APPS / "main.py")))
-    with served(tmp_path / "cache", tmp_path / "log", tmp_path / "main.py") as address:
-        first = Watched(chromium, address)
-        first.open()
-        first.button("run_now").click()
-        first.page.locator(".st-key-grid-attn_out canvas").wait_for()
-        first.close()
-
-
-# Starts the page on a folder instead of the shipped model; everything else is the page's own.
-ON_A_FOLDER = """
-import runpy, sys
-sys.path.insert(0, {apps!r})
-import streamlit as st
-from components.picker import adopt
-from trace_request import TraceRequest
-if "in.model" not in st.session_state:
-    adopt(TraceRequest(model={model!r}, prompt="The capital of France is", subject="France",
-                       samples=3, known_only=False))
-runpy.run_path({main!r})
-"""
 
 
 def test_it_listens_on_this_machine_only(server: str) -> None:
