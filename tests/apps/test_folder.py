@@ -25,6 +25,6 @@ def test_a_folder_of_a_random_model_is_traced_by_its_path(
     app.session_state["in.trace.known_only"] = False
     app = run_to_the_end(press(no_exception(app.run()), "run_now"))
     assert grids_on(app) == 3, texts(app)
-    assert loaded.is_loaded({"name": folder})
+    assert [dict(key)["name"] for key in loaded._models] == [folder]
     (entry,) = ml.Store().find()
     assert (entry.method, entry.id[:12]) == ("causal_trace", app.query_params["run"])
