@@ -88,7 +88,7 @@ def asked_with(request: R, result: Any, candidates: Iterable[Mapping[str, Any]])
         candidates: fields of the page that may have drawn them, likely ones first.
     """
     stored, usual = stored_options(result), {**request.OTHER_DEFAULTS, **request.options}
-    mine = {n: stored[n] for n in request.OPTIONS if n in stored}
+    mine = {n: _field(stored[n]) for n in request.OPTIONS if n in stored}
     more = {
         n: v for n, v in stored.items()
         if n in usual and n not in mine and plain(usual[n]) != plain(v)
@@ -121,6 +121,10 @@ def numbers_of(text: str, what: str) -> tuple[int, ...]:
             "between them, such as 128, 256."
         )
     return tuple(map(int, words))
+
+
+def _field(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=64)

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import mechlab as ml
 import runs
 from drawn_request import SEEDS, DrawnRequest, asked_with, numbers_of, set_name
 
-__all__ = ["FORMS", "MaskRequest", "RetrievalRequest", "example_of", "request_of"]
+__all__ = [
+    "FORMS", "MaskRequest", "RetrievalRequest", "example_of", "mask_request_of", "request_of",
+]  # fmt: skip
+
+R = TypeVar("R", bound="RetrievalRequest")
 
 FORMS = {
     "atlas": "sentences of the shipped model",
@@ -140,16 +144,24 @@ def example_of(model: str) -> RetrievalRequest:
 
 def request_of(result: Any, model: str) -> RetrievalRequest:
     """Return the scores that belong to a stored result, of scores or of masked heads."""
-    request = RetrievalRequest(model=model)
-    lengths = list(dict.fromkeys(result["length"].values.tolist()))
-    depths = len(set(result["depth"].values.tolist()))
-    texts = max(1, result.sizes["prompt"] // max(1, len(lengths) * depths))
-    grid = {"lengths": ", ".join(map(str, lengths)), "depths": depths, "count": texts}
-    found = asked_with(request, result, _candidates(grid, set_name(result)))
+    found = _with_needles(RetrievalRequest(model=model), result)
     if result.attrs.get("method") == "retrieval_score" or found.form == "text" or not found.seed:
         return found
     ranked = replace(found, seed=found.seed - 1)  # heads masked: the page ranks on other needles
     return ranked if runs.find(ranked) else found
+
+
+def mask_request_of(curve: Any, model: str) -> MaskRequest:
+    """Return the request that a stored curve of masked heads answers."""
+    return _with_needles(MaskRequest(model=model), curve)
+
+
+def _with_needles(request: R, result: Any) -> R:
+    lengths = list(dict.fromkeys(result["length"].values.tolist()))
+    depths = len(set(result["depth"].values.tolist()))
+    texts = max(1, result.sizes["prompt"] // max(1, len(lengths) * depths))
+    grid = {"lengths": ", ".join(map(str, lengths)), "depths": depths, "count": texts}
+    return asked_with(request, result, _candidates(grid, set_name(result)))
 
 
 def _candidates(grid: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from components.progress import follow
 from components.retrieval_charts import mask_chart
 from components.states import failed, stopped
 from cost import like_last
-from retrieval_request import MaskRequest, RetrievalRequest
+from retrieval_request import MaskRequest, RetrievalRequest, mask_request_of
 from text import words
 
 __all__ = ["curve_alone", "masking"]
@@ -31,7 +31,8 @@ def masking(scores: Any, request: RetrievalRequest, opened: Any | None) -> None:
         opened: a curve that a link named; it is shown instead.
     """
     if opened is not None:
-        _curve(opened, str(st.query_params.get("run", "")), request)
+        run = str(st.query_params.get("run", ""))
+        _curve(opened, run, mask_request_of(opened, request.model))
         return
     wanted = MaskRequest.after(request, scores, **_options())
     job, run = runs.job_of(wanted), runs.find(wanted)
@@ -54,7 +55,7 @@ def curve_alone(curve: Any, run: str, request: RetrievalRequest) -> None:
         "computes them.",
         icon=":material/info:",
     )
-    _curve(curve, run, request)
+    _curve(curve, run, mask_request_of(curve, request.model))
 
 
 def _options() -> dict[str, Any]:
@@ -81,9 +82,7 @@ def _offer(wanted: MaskRequest) -> None:
     if problem:
         st.caption(words(problem, 300))
         return
-    told = like_last(
-        wanted, wanted.runs_of_the_model, lambda record: _answers(record), "answers written"
-    ).in_words()
+    told = like_last(wanted, wanted.runs_of_the_model, _answers, "answers written").in_words()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Mask heads", key="mask_now", icon=":material/play_arrow:", on_click=_start,
@@ -111,14 +110,13 @@ def _start(wanted: MaskRequest) -> None:
     ml.jobs.submit(wanted.id, work, device=runs.queue_of(wanted), label=label)
 
 
-def _curve(curve: Any, run: str, request: RetrievalRequest) -> None:
+def _curve(curve: Any, run: str, request: MaskRequest) -> None:
     view = ml.plots.mask_view(curve)
     title = retrieval_view.mask_title(curve)
     st.markdown(f"**{words(title)}** &nbsp; :small[:gray[{words(view.facts, 300)}]]")
     mask_chart(curve)
     with st.container(horizontal=True, vertical_alignment="center", key="menus.mask"):
-        if isinstance(request, MaskRequest):
-            export_menu(
-                curve, [view], request, run, figure=lambda: ml.plots.mask_curve(curve), key="mask"
-            )
+        export_menu(
+            curve, [view], request, run, figure=lambda: ml.plots.mask_curve(curve), key="mask"
+        )
     table_twin([view], key=".mask")
