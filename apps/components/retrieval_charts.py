@@ -63,6 +63,7 @@ def trace_strip(read: Read) -> None:
     count = len(read.written)
     chart.update_layout(**layout(120 + 18 * min(count, 16)), showlegend=False)
     chart.update_layout(margin={"l": 70, "r": 8, "t": 24, "b": 40})
+    chart.update_annotations(font_size=12)
     chart.update_yaxes(
         tickmode="array", tickvals=list(range(count)), range=[count - 0.4, -0.6], automargin=True,
         ticktext=[ml.plots.escape(one.token, "html") + " " for one in read.written],

@@ -96,7 +96,7 @@ def _sorted(scores: Any) -> None:
     scores_chart(scores, retrieval_view.score_name(scores), threshold, count)
     bins = ml.retrieval_histogram(scores, score=retrieval_view.score_name(scores))
     told = " · ".join(
-        f"{int(n)} heads {words(str(name))}"
+        f"{int(n)} heads: {words(str(name))}"
         for n, name in zip(bins.values, bins["bin"].values, strict=True)
     )
     st.caption(f"{told}. Whiskers: 95 % t intervals over prompts.")
