@@ -192,25 +192,49 @@ def test_the_score_is_the_harmonic_mean_of_mean_parts(claims: ModuleType) -> Non
 # --- the whole study -----------------------------------------------------------------------------
 
 
-def test_random_weights_reach_their_verdicts_and_a_second_run_reads_them_back(
+@pytest.fixture
+def small(study_file: StudyFile, cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments, and settings, of a study that takes seconds."""
+    sweep = study_file("mamba_facts", "mamba_sweep")
+    monkeypatch.setenv("MECHLAB_CACHE", str(cache))
+    for name, value in {"TOKENS": 1_500, "CONTEXTS": 1, "PARAPHRASES": 1, "NEIGHBOURS": 1}.items():
+        monkeypatch.setattr(sweep, name, value)
+    model = ["--layers", "3", "--width", "16", "--steps", "1", "--all-facts", "--edit-steps", "1"]
+    return [*model, "--facts", "2", "--samples", "1", "--cases", "2", "--control", "2"]
+
+
+def test_random_weights_reach_their_verdicts_and_no_edit_is_made_twice(
+    study_file: StudyFile, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_file("mamba_facts", "study")
+    made: list[tuple[str, int, str]] = []
+    edit = ml.rank_one_edit
+
+    def counted(model: ml.Model, request: Any, **options: Any) -> Any:
+        made.append((options["site"], options["layer"], request.subject))
+        return edit(model, request, **options)
+
+    monkeypatch.setattr(study.ml, "rank_one_edit", counted)
+    # The same model again for a control: all that is measured of it must be stored already.
+    monkeypatch.setattr(study.ml, "untrained", lambda model, seed: model)
+    assert study.main([*small, "--out", str(tmp_path)]) == 1, "one step of training teaches nothing"
+    found = json.loads((tmp_path / "verdicts.json").read_text())["claims"]
+    assert {claim["verdict"] for claim in found.values()} == {"fails"} and len(found) == 7
+    assert (tmp_path / "sweep.html").stat().st_size > 10_000
+    assert len(made) == len(set(made)) == 3 * 3 * 2  # projections, layers, cases
+
+
+@pytest.mark.slow
+def test_a_second_run_reads_the_model_and_its_control_back(
     study_file: StudyFile,
-    cache: Path,
+    small: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = study_file("mamba_facts", "study")
-    sweep = study_file("mamba_facts", "mamba_sweep")
-    monkeypatch.setenv("MECHLAB_CACHE", str(cache))
-    for name, value in {"TOKENS": 1_500, "CONTEXTS": 1, "PARAPHRASES": 1, "NEIGHBOURS": 1}.items():
-        monkeypatch.setattr(sweep, name, value)
-    small = ["--layers", "3", "--width", "16", "--steps", "1", "--all-facts", "--edit-steps", "1"]
-    small += ["--facts", "2", "--samples", "1", "--cases", "2", "--control", "2"]
-    arguments = [*small, "--out", str(tmp_path / "out")]
-    assert study.main(arguments) == 1, "one step of training teaches nothing"
-    found = json.loads((tmp_path / "out" / "verdicts.json").read_text())["claims"]
-    assert {claim["verdict"] for claim in found.values()} == {"fails"} and len(found) == 7
-    assert (tmp_path / "out" / "sweep.html").stat().st_size > 10_000
+    arguments = [*small, "--out", str(tmp_path)]
+    assert study.main(arguments) == 1
     first = capsys.readouterr().out
 
     def never(*_: Any, **__: Any) -> None:
