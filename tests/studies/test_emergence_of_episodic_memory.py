@@ -142,7 +142,7 @@ def test_echo_learns_serial_recall_and_loses_it_with_its_induction_heads(
     (file,) = tmp_path.glob("*/verdicts.json")
     found = json.loads(file.read_text())["claims"]
     assert set(found) == ALL and found["specific"]["verdict"] == "fails"
-    for name in ("asymmetry", "serial_recall", "needed"):  # with four lists intervals are wide
+    for name in ("serial_recall", "needed"):
         trained, control = (found[name][side]["conditions"][0] for side in ("model", "untrained"))
         assert trained["value"] > 0.1 > 10 * control["value"], name
     pages = {page.stem for page in tmp_path.glob("*/*.html")}
