@@ -39,7 +39,7 @@ class Recipe:
     """Words of a row."""
     copied: float = 0.8
     """How likely a row repeats its own first words."""
-    steps: int = 1000
+    steps: int = 1500
     learning_rate: float = 6e-3
     warmup: int = 50
     weight_decay: float = 0.01
