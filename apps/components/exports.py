@@ -40,7 +40,7 @@ def export_menu(
         csv = ("Numbers (CSV)", lambda: ml.plots.to_csv(views, run_id=run), "csv", "text/csv")
         files.insert(1, csv)
     with st.popover("Export", icon=":material/download:", key=f"export{key}"):
-        st.caption("A grid as PNG: the small camera above it.")
+        st.caption("A grid as PNG: point at it and press the button in its lower right corner.")
         for label, content, ending, mime in files:
             _file(label, content, f"{name}.{ending}", mime, f"export{key}.{ending}")
     with st.popover("Code", icon=":material/code:", key=f"code{key}"):
