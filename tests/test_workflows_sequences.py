@@ -205,6 +205,7 @@ def test_batches_are_memits_edits_of_the_unedited_model() -> None:
         (sequential_edits, {"texts": "one text"}, "texts are str"),
         (batch_edits, {"sizes": [2, 1], "layers": [7]}, r"sizes=\[2, 1\](.|\n)*layers \[7\]"),
         (batch_edits, {"sizes": [3], "settings": {"moment": 1}}, r"sizes=\[3\](.|\n)*'moment'"),
+        (batch_edits, {"settings": {"kl_template": "is a", "contexts": "x"}}, "contexts='x'"),
     ],
 )
 def test_what_is_out_of_range_is_refused_at_once(

@@ -15,6 +15,7 @@ from mechlab.methods.editing.corpora import Corpus, check_corpus
 from mechlab.methods.editing.modules import EditSite, check_layers, default_site, projection
 from mechlab.methods.editing.rank_one import collect
 from mechlab.methods.editing.rows import check_targets
+from mechlab.methods.editing.sentences import check_sentences
 from mechlab.methods.editing.stacking import stacked
 from mechlab.progress import Progress, ProgressCallback
 from mechlab.prompts import EditCase, PromptSet, as_prompt_set
@@ -94,6 +95,7 @@ def batch_edits(
         "paraphrases": paraphrases, "neighbourhood": neighbourhood, "collapse_nll": collapse_nll,
         "seed": seed,
     }  # fmt: skip
+    requests = [case.request for case in given]
     wanted = [len(given)] if sizes is None else list(sizes)
     chosen: EditSite = default_site(model) if site is None else site
     collect(
@@ -106,10 +108,11 @@ def batch_edits(
             lambda: check_setting_names(settings or {}, "memit", signature(memit).parameters),
             lambda: check_watch(texts=texts, max_batch=max_batch, **watch),  # type: ignore[arg-type]
             lambda: check_given_statistics(model, key_statistics, layers, chosen),
+            lambda: check_sentences(model, requests, settings or {}),
         ),
         [],
     )
-    check_targets(model, [case.request for case in given])
+    check_targets(model, requests)
     statistics = key_statistics or counted(model, layers, corpus, tokens, seed, chosen)
     after = Aftermath(
         model, given, [0, *wanted], texts=texts, max_batch=max_batch, **watch  # type: ignore[arg-type]

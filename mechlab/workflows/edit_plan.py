@@ -18,7 +18,7 @@ from mechlab.methods.editing import (
     key_statistics,
     rank_one_edit,
 )
-from mechlab.methods.editing.contexts import check_contexts, check_templates, rome_contexts
+from mechlab.methods.editing.contexts import rome_contexts
 from mechlab.methods.editing.corpora import Corpus, check_corpus
 from mechlab.methods.editing.edits import unedited_fingerprint
 from mechlab.methods.editing.modules import (
@@ -29,7 +29,8 @@ from mechlab.methods.editing.modules import (
     projection,
 )
 from mechlab.methods.editing.rank_one import VARIANTS, Variant, check_statistics, collect
-from mechlab.methods.editing.rows import check_targets, subject_rows
+from mechlab.methods.editing.rows import check_targets
+from mechlab.methods.editing.sentences import check_sentences
 from mechlab.methods.editing.values import Objective
 from mechlab.prompts import EditCase, EditRequest, PromptSet
 
@@ -67,7 +68,6 @@ _FIXED = {
 """What a workflow decides itself."""
 
 _PARAMETERS = signature(rank_one_edit).parameters
-_KL_TEMPLATE = _PARAMETERS["kl_template"].default
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,6 @@ class EditPlan:
         """
         chosen = default_site(model) if site is None else site
         given = known_settings(model) if settings is None else dict(settings)
-        contexts = given.pop("contexts", None)
-        template = given.get("kl_template", _KL_TEMPLATE)
         requests = [case.request for case in cases]
         collect(
             (
@@ -132,15 +130,14 @@ class EditPlan:
                 lambda: check_whole("tokens", tokens, at_least=1),
                 lambda: check_whole("seed", seed, at_least=0),
                 lambda: _check_settings(given),
-                lambda: check_contexts(contexts),
-                lambda: check_templates(given.get("key_templates", ())),
                 lambda: check_given_statistics(model, key_statistics, layers, chosen),
-                lambda: subject_rows(model, requests, template),
+                lambda: check_sentences(model, requests, given),
             ),
             [],
         )
         check_targets(model, requests)
         found = key_statistics or counted(model, layers, corpus, tokens, seed, chosen, progress)
+        contexts = given.pop("contexts", None)
         drawn = rome_contexts(model, seed=seed) if contexts is None else tuple(contexts)
         return cls(model, variant, chosen, found, drawn, given, seed)
 

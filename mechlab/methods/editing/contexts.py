@@ -60,7 +60,8 @@ def check_contexts(contexts: Sequence[str] | None) -> None:
     """
     if contexts is None:
         return
-    texts = not isinstance(contexts, str) and all(isinstance(text, str) for text in contexts)
+    sequence = isinstance(contexts, Sequence) and not isinstance(contexts, str)
+    texts = sequence and all(isinstance(text, str) for text in contexts)
     if not texts or not contexts or contexts[0] != "":
         raise OptionError(
             f"contexts={contexts!r:.80}. Allowed: None (drawn from the model), or texts that are "

@@ -35,7 +35,7 @@ from mechlab.prompts import EditRequest
 if TYPE_CHECKING:
     from mechlab.models import Model
 
-__all__ = ["memit"]
+__all__ = ["check_weight", "memit"]
 
 
 def memit(
@@ -107,11 +107,9 @@ def memit(
     objective: list[Objective] = []
     collect(
         (
-            lambda: check_layers(model, layers),
-            lambda: projection(model, layers[0], site),
+            lambda: _check_places(model, layers, site, key_statistics),
             lambda: _check_writes_residual(site),
-            lambda: check_statistics(model, key_statistics, tuple(layers), site),
-            lambda: _check_weight(moment_weight),
+            lambda: check_weight(moment_weight),
             lambda: check_contexts(contexts),
             lambda: check_whole("seed", seed, at_least=0),
             lambda: check_whole("max_batch", max_batch, at_least=1),
@@ -151,6 +149,19 @@ def memit(
         )  # fmt: skip
 
 
+def _check_places(
+    model: "Model", layers: Sequence[int], site: str, statistics: KeyStatistics
+) -> None:
+    check_layers(model, layers)
+    collect(
+        (
+            lambda: projection(model, layers[0], site),
+            lambda: check_statistics(model, statistics, tuple(layers), site),
+        ),
+        [],
+    )
+
+
 def _check_writes_residual(site: str) -> None:
     if site.startswith("in_proj"):
         raise OptionError(
@@ -159,7 +170,12 @@ def _check_writes_residual(site: str) -> None:
         )
 
 
-def _check_weight(moment_weight: float) -> None:
+def check_weight(moment_weight: float) -> None:
+    """Refuse a weight of the key statistics that is not above 0.
+
+    Raises:
+        OptionError: saying what was received.
+    """
     check_number("moment_weight", moment_weight, at_least=0)
     if moment_weight == 0:
         raise OptionError("moment_weight=0.0. Allowed: numbers above 0. Give one of these.")

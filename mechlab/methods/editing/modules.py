@@ -130,17 +130,21 @@ def check_layers(model: "Model", layers: Sequence[int]) -> None:
     Raises:
         OptionError: naming them all; also when there are none, or one stands twice.
     """
-    given = list(layers)
+    several = isinstance(layers, Sequence) and not isinstance(layers, str)
+    given: list[Any] = list(layers) if several else [layers]
     wrong = [
         x
         for x in given
-        if isinstance(x, bool) or not isinstance(x, int) or not 0 <= x < model.n_layers
+        if not several
+        or isinstance(x, bool)
+        or not isinstance(x, int)
+        or not 0 <= x < model.n_layers
     ]
     if wrong or not given or len(set(given)) < len(given):
         what = f"{wrong} not among them" if wrong else "each must stand once" if given else "none"
         raise OptionError(
             f"layers {given} of {model.name}: {what}. Allowed: integers from 0 to "
-            f"{model.n_layers - 1}, each once, at least one. Correct the layers."
+            f"{model.n_layers - 1}, each once, at least one, in a list. Correct the layers."
         )
 
 

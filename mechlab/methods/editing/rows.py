@@ -131,7 +131,7 @@ def subject_rows(
         OptionError: when the template does not hold `{}` exactly once.
         PromptError: for texts that cannot be tokenised, all at once.
     """
-    if template.count("{}") != 1:
+    if not isinstance(template, str) or template.count("{}") != 1:
         raise OptionError(
             f"kl_template={template!r}. Allowed: text with {{}} exactly once, where the subject "
             "stands. Write it like '{} is a'."
