@@ -1,5 +1,6 @@
 """Fixtures for every test: offline, one thread, tiny random-weight models of five families."""
 
+import inspect
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: it reads this once
@@ -79,9 +80,12 @@ def loaded_once(_loaded: "_Shared", monkeypatch: pytest.MonkeyPatch) -> None:
     # Taken from the front door, which keeps what it hands out: asked only after the patch of
     # `models`, it would keep the stand-in for good.
     load, twin = ml.load_model, ml.untrained
+    arguments = inspect.signature(load)
 
     def load_model(name: str | Path, **options: Any) -> "Model":
-        key = ("load", str(name), *sorted((k, str(v)) for k, v in options.items()))
+        asked = arguments.bind(str(name), **options)
+        asked.apply_defaults()
+        key = ("load", *((k, str(v)) for k, v in asked.arguments.items()))
         return _loaded.get(key, lambda: load(name, **options))
 
     def untrained(model: "Model", seed: int = 0) -> "Model":
