@@ -2,20 +2,43 @@
 
 import csv
 import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from mechlab import models
 from mechlab.cli import app
 from mechlab.cli.edit_choice import read_cases, typed_request
 from mechlab.cli.edit_options import edit_plan
 from mechlab.cli.edit_plan import EditPlan
+from mechlab.cli.edit_usual import note_foreign_corpus
 from mechlab.errors import Cancelled, OptionError
+from mechlab.methods import Edit
 
-FEW = ["--layer", "3", "--steps", "8", "--tokens", "4000", "--ridge", "0.01"]
-SHORT = ["--drift", "2", "--generate", "3"]
+FEW = ["--layer", "3", "--steps", "5", "--tokens", "4000", "--ridge", "0.01"]
+SHORT = ["--drift", "2", "--generate", "2"]
+REQUEST = {"prompt": "The capital of {} is", "subject": "Poland", "target": "London"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def atlas_loaded_once(_loaded: Any) -> Iterator[None]:
+    """As `loaded_once`, for module fixtures too: the commands here load `atlas` again and again."""
+    load = models.load_model
+
+    def load_model(name: str, **options: Any) -> Any:
+        assert options.items() <= {"device": "auto", "dtype": "float32"}.items()
+        key = ("load", name)
+        return _loaded.get(key, lambda: load(name, **options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "load_model", load_model)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +71,7 @@ def test_the_example_is_edited_measured_saved_and_drawn(made: dict[str, Any]) ->
     assert request["probability_new"] > 10 * request["probability_new_before"]
     assert request["next_before"][0]["token"].strip() == "Warsaw"
     assert made["edit"]["layers"] == [3] and made["edit"]["rank"] == 1
-    assert made["options"]["steps"] == 8 and made["drift"]["texts"] == 2
+    assert made["options"]["steps"] == 5 and made["drift"]["texts"] == 2
     kinds = {row["kind"] for row in made["prompts"]}
     assert {"rewrite", "paraphrase", "neighbourhood", "languages"} <= kinds
     assert len(made["generations"]) == 3
@@ -60,6 +83,18 @@ def test_a_saved_edit_is_shown_with_the_same_numbers(made: dict[str, Any], cache
     shown = answer("edit", "--load", made["saved"], *SHORT, "--cache", str(cache), "--json")
     assert shown["edit"]["digest"] == made["edit"]["digest"]
     assert shown["requests"] == made["requests"] and shown["prompts"] == made["prompts"]
+
+
+def test_an_edit_of_another_model_is_refused_before_anything_runs(
+    made: dict[str, Any], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = type(models.load_model("atlas").bridge)
+    foreign = replace(Edit.load(made["saved"]), fingerprint="0" * 64)
+    file = str(foreign.save(cache / "foreign.safetensors"))
+    monkeypatch.setattr(bridge, "forward", lambda *a, **k: pytest.fail("it ran"))
+    for command in ("edit", "edit-eval"):
+        result = run(command, "--load", file, "--cache", str(cache))
+        assert result.exit_code == 2 and "fingerprint 000000" in result.stderr, result.output
 
 
 def test_the_same_edit_typed_with_its_subject_comes_from_the_store(
@@ -101,25 +136,30 @@ def test_a_stopped_evaluation_goes_on_and_a_spec_finds_it(
         return make(self, model, requests, *rest)
 
     monkeypatch.setattr(EditPlan, "make", counted)
-    table = tmp_path / "cases.csv"
-    two = ["edit-eval", "--count", "2", *FEW, "--drift", "0", "--cache", str(cache)]
+    table, file = tmp_path / "table.csv", tmp_path / "cases.jsonl"
+    asked = [("Peru", "Madrid", "Lima"), ("Egypt", "Oslo", "Cairo")]
+    rows = [{"prompt": "The capital of {} is", "subject": subject, "target": new,
+             "target_true": old, "paraphrases": [f"{subject}'s capital is"]}
+            for subject, new, old in asked]  # fmt: skip
+    file.write_text("\n".join(map(json.dumps, rows)))
+    two = ["edit-eval", "--file", str(file), *FEW, "--drift", "0", "--cache", str(cache)]
     assert run(*two).exit_code == 130
     done = answer(*two, "--per-case", str(table), "--json")
     assert len(calls) == 3 and calls[1] == calls[2] != calls[0]  # the first was not made again
-    rows = list(csv.DictReader(table.read_text().splitlines()))
-    assert [row["case"] for row in rows] == [row["case"] for row in done["cases"]]
-    mean = sum(float(row["paraphrase"]) for row in rows) / 2
+    written = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["case"] for row in written] == [row["case"] for row in done["cases"]]
+    mean = sum(float(row["paraphrase"]) for row in written) / 2
     summary = {row["metric"]: row for row in done["summary"]}
     assert summary["paraphrase"]["mean"] == pytest.approx(mean, abs=1e-5)
     assert answer(*two, "--estimate", "--json")["stored"]
 
     statistics = {"tokens": 4000, "ridge": 0.01, "corpus": "atlas"}
-    edit = {"method": "rank_one_edit", "layer": 3, "steps": 8, "key_statistics": statistics}
+    edit = {"method": "rank_one_edit", "layer": 3, "steps": 5, "key_statistics": statistics}
     spec = {"method": "evaluate_each_edit", "model": "atlas", "options": {"edit": edit},
-            "prompts": {"set": "edit_cases", "count": 2}}  # fmt: skip
-    file = tmp_path / "spec.json"
-    file.write_text(json.dumps(spec))
-    again = answer("run", str(file), "--cache", str(cache), "--json")
+            "prompts": file.name}  # fmt: skip
+    asked_for = tmp_path / "spec.json"
+    asked_for.write_text(json.dumps(spec))
+    again = answer("run", str(asked_for), "--cache", str(cache), "--json")
     assert again["run"] == done["run"] and again["summary"] == done["summary"]
     assert len(calls) == 3
 
@@ -178,6 +218,10 @@ def test_what_cannot_be_done_is_refused(arguments: str, message: str, cache: Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"options": {"kl_template": "is a", "contexts": "x"}}, "kl_template='is a'"),
+        ({"options": {"key_templates": ["of"]}}, "key_templates=['of']"),
+        ({"method": "memit", "options": {"layers": "2"}}, "in a list"),
+        ({"method": "memit", "options": {"moment_weight": 0}}, "moment_weight"),
         ({"options": {"layer": 0, "colour": 1}}, "has no --colour"),
         ({"options": {"key_statistics": {"words": 3}}}, "the options words, which there are not"),
         ({"prompts": [{"prompt": "a", "subject": 3}]}, "prompts that are not edits"),
@@ -185,15 +229,30 @@ def test_what_cannot_be_done_is_refused(arguments: str, message: str, cache: Pat
     ],
 )
 def test_a_spec_that_cannot_be_used_is_refused(
-    change: dict[str, Any], message: str, tmp_path: Path
+    change: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec: dict[str, Any] = {
-        "method": "rank_one_edit",
-        "model": "atlas",
-        "prompts": {"set": "edit_cases", "count": 1},
-    }
+    bridge = type(models.load_model("atlas").bridge)
+    monkeypatch.setattr(bridge, "forward", lambda *a, **k: pytest.fail("it ran"))
+    spec: dict[str, Any] = {"method": "rank_one_edit", "model": "atlas", "prompts": [REQUEST]}
     file = tmp_path / "spec.json"
     file.write_text(json.dumps(spec | change))
     result = run("run", str(file), "--cache", str(tmp_path))
     assert result.exit_code == 2, result.output
     assert message in " ".join((result.stderr + result.stdout).split())
+
+
+def test_a_corpus_that_is_not_the_models_own_is_noted_unless_it_is_named() -> None:
+    own, other = SimpleNamespace(name="atlas"), SimpleNamespace(name="gpt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        note_foreign_corpus(own, {})
+        note_foreign_corpus(other, {"corpus": "atlas"})
+    with pytest.warns(UserWarning, match="statistics of gpt2 are counted on the shipped corpus"):
+        note_foreign_corpus(other, {})
+
+
+def test_nothing_named_in_a_spec_is_what_is_usual() -> None:
+    model = SimpleNamespace(name="toy", family="llama", n_layers=4, d_model=8)
+    plan = EditPlan("rank-one", {"layer": None, "clamp": None}).completed(model)  # type: ignore[arg-type]
+    assert plan.layers == (1,) and "clamp" not in plan.options
+    assert EditPlan("memit", {"layers": 2}).completed(model).layers == (2,)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from mechlab.errors import OptionError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from mechlab.cli.edit_eval import EvaluationWork
+    from mechlab.cli.edit_eval_work import EvaluationWork
     from mechlab.cli.edit_plan import EditPlan
     from mechlab.methods import Edit
     from mechlab.models import Model

@@ -90,10 +90,10 @@ Seed = Annotated[
     typer.Option(help="Of the texts put before prompts, and of drawn cases.", rich_help_panel=_HOW),
 ]
 Corpus = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Texts whose keys are preserved: atlas (the shipped corpus), a text or .jsonl file, "
-        "datasets:NAME.",
+        help="Texts whose keys are preserved: atlas (the shipped corpus; if left out, with a note "
+        "on other models), a text or .jsonl file, datasets:NAME.",
         rich_help_panel=_KEYS,
     ),
 ]
@@ -118,13 +118,15 @@ Generate = Annotated[
 ]
 
 
-def edit_plan(how: Mapping[str, Any], *, several: bool, corpus: str, tokens: int) -> EditPlan:
+def edit_plan(
+    how: Mapping[str, Any], *, several: bool, corpus: str | None, tokens: int
+) -> EditPlan:
     """Return the plan that the options make.
 
     Args:
         how: the options that were typed, by name; `layers` is still text.
         several: whether there are several requests at once.
-        corpus: of the key statistics.
+        corpus: of the key statistics; `None` for the usual one.
         tokens: of the key statistics.
 
     Raises:
@@ -132,7 +134,8 @@ def edit_plan(how: Mapping[str, Any], *, several: bool, corpus: str, tokens: int
     """
     options = dict(how)
     method = str(options.pop("method", "memit" if several else "rank-one"))
-    ridge = {} if "ridge" not in options else {"ridge": options.pop("ridge")}
+    counted: dict[str, Any] = {} if corpus is None else {"corpus": corpus}
+    counted |= {} if "ridge" not in options else {"ridge": options.pop("ridge")}
     layers = whole_numbers(options.pop("layers", None), "--layer")
     if layers is not None and method == "memit":
         options["layers"] = layers
@@ -143,7 +146,7 @@ def edit_plan(how: Mapping[str, Any], *, several: bool, corpus: str, tokens: int
                 "for it, several for --method memit. Name one, or use that."
             )
         options["layer"] = layers[0]
-    return EditPlan(method, options, {"corpus": corpus, "tokens": tokens, **ridge})
+    return EditPlan(method, options, {"tokens": tokens, **counted})
 
 
 def texts_by_default(model: str) -> int:

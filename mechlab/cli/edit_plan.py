@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mechlab.cli.edit_usual import usual_options
+from mechlab.cli.edit_usual import note_foreign_corpus, usual_options
 from mechlab.cli.options import check_known
 from mechlab.errors import OptionError
 
@@ -44,13 +44,16 @@ class EditPlan:
 
     def completed(self, model: "Model") -> "EditPlan":
         """Return the plan with the model's usual settings where nothing was given."""
-        return replace(self, options={**usual_options(model, self.method), **self.options})
+        given = {name: value for name, value in self.options.items() if value is not None}
+        if isinstance(given.get("layers"), int):
+            given["layers"] = (given["layers"],)
+        return replace(self, options={**usual_options(model, self.method), **given})
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers to be edited, of a completed plan."""
         given = self.options["layers" if self.method == "memit" else "layer"]
-        return (given,) if isinstance(given, int) else tuple(given)
+        return tuple(given) if isinstance(given, list | tuple) else (given,)
 
     @property
     def needs_statistics(self) -> bool:
@@ -85,6 +88,7 @@ class EditPlan:
         from mechlab.methods.editing.modules import check_layers, projection
         from mechlab.methods.editing.rank_one import collect
         from mechlab.methods.editing.rows import check_targets
+        from mechlab.methods.editing.sentences import check_sentences
 
         check_method(self.method, self.options)
         site = self.options.get("site")
@@ -95,10 +99,13 @@ class EditPlan:
                 lambda: check_corpus(self.statistics.get("corpus", "atlas")),
                 lambda: _check_counts(self.statistics),
                 lambda: _check_numbers(self.options),
+                lambda: check_sentences(model, requests, self.options),
             ),
             [],
         )
         check_targets(model, list(requests))
+        if self.needs_statistics:
+            note_foreign_corpus(model, self.statistics)
 
     # --- making -----------------------------------------------------------------------------------
 
@@ -248,7 +255,9 @@ def _check_counts(statistics: Mapping[str, Any]) -> None:
 def _check_numbers(options: Mapping[str, Any]) -> None:
     """Check the numbers and choices of a method; those left out have defaults that are fine."""
     from mechlab.engine import check_choice, check_number, check_whole
+    from mechlab.methods.editing.memit import check_weight
     from mechlab.methods.editing.rank_one import VARIANTS, collect
+    from mechlab.methods.editing.recording import MODES
     from mechlab.methods.editing.values import Objective
 
     names = ("steps", "learning_rate", "kl_weight", "decay_weight", "clamp", "stop_loss")
@@ -259,7 +268,9 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
             lambda: check_choice("variant", given.get("variant", "r-rome"), VARIANTS),
             lambda: check_whole("seed", given.get("seed", 0), at_least=0),
             lambda: check_number("max_change", given.get("max_change", 1), at_least=0),
-            lambda: check_number("moment_weight", given.get("moment_weight", 1), at_least=0),
+            lambda: check_weight(given.get("moment_weight", 1)),
+            lambda: check_whole("max_batch", given.get("max_batch", 1), at_least=1),
+            lambda: check_choice("mode", given.get("mode", "auto"), MODES),
         ),
         [],
     )

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from mechlab.cli.edit_rows import generation_rows, prompt_rows, request_rows
 from mechlab.cli.edit_tables import edit_facts, plain, summary_rows, summary_table
 
 if TYPE_CHECKING:
@@ -15,13 +14,14 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from mechlab.cli.edit_effects import Effects
-    from mechlab.cli.edit_plan import EditPlan
     from mechlab.methods import Edit
     from mechlab.models import Model
-    from mechlab.prompts import EditRequest, PromptSet
-    from mechlab.store import Store
+    from mechlab.prompts import PromptSet
 
-__all__ = ["EditReport", "print_estimate"]
+__all__ = ["EditReport"]
+
+_STAYS = ("neighbourhood", "other_relations")
+"""Kinds of prompts whose old object is right with the edit, too."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class EditReport:
         from rich.table import Table
 
         table = Table("", *("before", "after"), title=None, box=box.SIMPLE_HEAD)
-        for row in self._requests()[: self.top or 1]:
+        for row in request_rows(self.cases, self.effects)[: self.top or 1]:
             for name, word in (("new", row["target"]), ("true", row["target_true"])):
                 if word:
                     values = (row[f"probability_{name}_before"], row[f"probability_{name}"])
@@ -140,21 +140,29 @@ class EditReport:
         return lines
 
     def _wrong(self) -> list[str]:
-        wrong = [row for row in self._prompts() if row["success"] == 0 and row["kind"] != "rewrite"]
+        wrong = [
+            row
+            for row in prompt_rows(self.cases, self.effects)
+            if row["success"] == 0 and row["kind"] != "rewrite"
+        ]
         if not wrong or not self.top:
             return []
-        lines = [f"{len(wrong)} prompts that do not say what they should with the edit, the first:"]
+        few = f", {self.top} of them" if len(wrong) > self.top else ""
+        lines = [
+            f"{len(wrong)} prompts fail with the edit (first the object that should come){few}:"
+        ]
         for row in wrong[: self.top]:
-            said = " ".join(
+            order = [("target", "new"), ("target_true", "true")]
+            said = ", ".join(
                 f"{row[name]} {_chance(row[f'probability_{short}'])}"
-                for name, short in (("target", "new"), ("target_true", "true"))
+                for name, short in (order[::-1] if row["kind"] in _STAYS else order)
                 if row[name]
             )
             lines.append(f"  {row['kind'].replace('_', ' ')}: {row['prompt']} … {said}")
         return lines
 
     def _written(self) -> list[str]:
-        texts = self._generations()
+        texts = generation_rows(self.cases, self.effects)
         if not texts:
             return []
         lines = ["", "the most probable texts:"]
@@ -180,65 +188,15 @@ class EditReport:
             "model": self.model.name,
             "edit": {"digest": self.edit.digest, **edit_facts(self.edit)},
             "options": json.loads(self.edit.details.attrs.get("options", "{}")),
-            "requests": self._requests(),
+            "requests": request_rows(self.cases, self.effects),
             "summary": summary_rows(self.effects.summary),
-            "prompts": self._prompts(),
-            "generations": self._generations(),
+            "prompts": prompt_rows(self.cases, self.effects),
+            "generations": generation_rows(self.cases, self.effects),
             "drift": self._drift_numbers(),
             "saved": self.kept.get("saved"),
             "exported": self.kept.get("exported"),
             "figure": None if page is None else str(page),
         }
-
-    def _requests(self) -> list[dict[str, Any]]:
-        rows = []
-        found = [row for row in self._prompts() if row["kind"] == "rewrite"]
-        for number, (case, row) in enumerate(zip(self.cases, found, strict=True)):
-            rows.append(
-                {
-                    "prompt": case.request.prompt,
-                    "subject": case.request.subject,
-                    "target": case.request.target.strip(),
-                    "target_true": case.request.target_true.strip(),
-                    **{name: value for name, value in row.items() if name.startswith("prob")},
-                    "next_before": _named(self.effects.next_before, number),
-                    "next_after": _named(self.effects.next_after, number),
-                }
-            )
-        return rows
-
-    def _prompts(self) -> list[dict[str, Any]]:
-        """Return one row per scored prompt, in the order of cases and kinds."""
-        from mechlab.prompts import PROMPT_KINDS
-
-        after, before = self.effects.after, self.effects.before
-        chance, earlier = np.exp(-after["nll"].values), np.exp(-before["nll"].values)
-        rows = []
-        for c, case in enumerate(self.cases):
-            for k, kind in enumerate(PROMPT_KINDS):
-                for p, prompt in enumerate(case.prompts_of(kind)):
-                    at = (c, k, p)
-                    rows.append({
-                        "case": str(after["case"].values[c]), "kind": kind,
-                        "prompt": prompt.prompt, "target": prompt.target.strip(),
-                        "target_true": prompt.target_true.strip(), "about": prompt.about,
-                        "success_before": plain(before["success"].values[at]),
-                        "success": plain(after["success"].values[at]),
-                        "probability_new_before": plain(earlier[at][0]),
-                        "probability_new": plain(chance[at][0]),
-                        "probability_true_before": plain(earlier[at][1]),
-                        "probability_true": plain(chance[at][1]),
-                    })  # fmt: skip
-        return rows
-
-    def _generations(self) -> list[dict[str, str]]:
-        after, before = self.effects.after["generation"], self.effects.before["generation"]
-        return [
-            {"prompt": prompt, "before": str(before.values[c, p]), "after": str(after.values[c, p])}
-            for c, case in enumerate(self.cases)
-            for p, prompt in enumerate(case.generation_prompts)
-            if str(after.values[c, p])
-        ]
 
     def _drift_numbers(self) -> dict[str, Any] | None:
         drift = self.effects.drift
@@ -253,45 +211,6 @@ class EditReport:
         }
 
 
-def print_estimate(
-    store: "Store",
-    model: "Model",
-    plan: "EditPlan",
-    requests: "Sequence[EditRequest]",
-    loaded: "Edit | None",
-    *,
-    as_json: bool,
-) -> None:
-    """Say what making the edit would take, without running the model."""
-    from mechlab.canonical import digest
-
-    key = digest(plan.source(model, requests))
-    alone = plan.method == "memit" or len(requests) == 1
-    stored = loaded is not None or (alone and key in store)
-    contexts = {"rank-one": 22, "memit": 7, "fine-tune": 1}[plan.method]
-    steps = int(plan.options.get("steps", 25 if plan.method == "fine-tune" else 20))
-    rows = 0 if stored else len(requests) * steps * contexts
-    tokens = 0
-    if not stored and plan.needs_statistics:
-        tokens = int(plan.statistics.get("tokens", 100_000))
-    about = {
-        "stored": stored,
-        "layers": list(plan.layers) if loaded is None else sorted(set(loaded.layers)),
-        "key_statistics_tokens": tokens,
-        "optimised_rows": rows,
-    }
-    if as_json:
-        print(json.dumps(about))
-    elif stored:
-        print("the edit is made already; only what it does would be measured")
-    else:
-        counted = f"key statistics of {tokens:,} tokens, unless they are stored; " if tokens else ""
-        print(
-            f"{len(requests)} request(s), layers {list(plan.layers)}: {counted}up to {rows:,} runs "
-            "of a prompt forward and back from the edited layer on"
-        )
-
-
 def _chance(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}"
 
@@ -300,9 +219,3 @@ def _tokens(tokens: Sequence[tuple[str, float]]) -> str:
     from mechlab.plots import show_token
 
     return "  ".join(f"{show_token(token)} {chance:.3f}" for token, chance in tokens)
-
-
-def _named(found: Sequence[Sequence[tuple[str, float]]], number: int) -> list[dict[str, Any]]:
-    if number >= len(found):
-        return []
-    return [{"token": token, "probability": plain(chance)} for token, chance in found[number]]

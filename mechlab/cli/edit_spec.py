@@ -108,8 +108,8 @@ def perform_spec(
     Raises:
         MechlabError: when the request cannot be carried out.
     """
-    from mechlab.cli.edit import EditWork, perform_edit
-    from mechlab.cli.edit_eval import EvaluationWork, perform_evaluation
+    from mechlab.cli.edit_eval_work import EvaluationWork, perform_evaluation
+    from mechlab.cli.edit_work import EditWork, perform_edit
     from mechlab.cli.stats import perform_stats
 
     shown: dict[str, Any] = {"as_json": as_json, "estimate": estimate, "cache": cache}

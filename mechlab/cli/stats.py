@@ -36,7 +36,7 @@ def stats(
             "--layer", "--layers", help="Such as 0,4-7; all if left out.", rich_help_panel=_KEYS
         ),
     ] = None,
-    corpus: Corpus = "atlas",
+    corpus: Corpus = None,
     tokens: Tokens = 100_000,
     seed: Annotated[
         int | None, typer.Option(help="Of the shipped corpus.", rich_help_panel=_KEYS)
@@ -101,11 +101,13 @@ def perform_stats(
         MechlabError: when they cannot be counted.
     """
     from mechlab.cli.bar import progress_bar
+    from mechlab.cli.edit_usual import note_foreign_corpus
     from mechlab.methods import stored_key_statistics
     from mechlab.models import load_model
     from mechlab.store import Store
 
     store, model = Store(cache), load_model(**about)
+    note_foreign_corpus(model, options)
     wanted = {"layer": range(model.n_layers), **options}
     layers = [wanted["layer"]] if isinstance(wanted["layer"], int) else list(wanted["layer"])
     before = _stored_layers(store, model, wanted)
