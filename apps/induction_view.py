@@ -24,7 +24,7 @@ SCORES = {
 }
 """What the grid shows, in words."""
 
-_SHOWN = 20  # tokens of one copy in the panel's pattern
+_SHOWN = 12  # tokens of one copy in the panel's pattern
 _MOST_FITS = 6
 _fits: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
 
