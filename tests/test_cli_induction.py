@@ -118,3 +118,11 @@ def test_what_cannot_be_done_is_refused(arguments: list[str], message: str, cach
     result = run(*arguments, "--cache", cache)
     assert result.exit_code == 2, result.output
     assert message.lower() in " ".join((result.stderr + result.stdout).lower().split())
+
+
+def test_people_who_recalled_too_little_are_refused_before_any_run(tmp_path: Path) -> None:
+    people = tmp_path / "people.csv"
+    rows = [f"s,1,{kind},{i},w{i}" for kind in ("study", "recall") for i in range(1, 5)]
+    people.write_text("\n".join(["subject,list,trial_type,position,item", *rows]))
+    result = run("cmr", "--human", str(people), "--model", "no-such-model")
+    assert result.exit_code == 2 and "crp lack the lags" in result.stderr, result.output

@@ -46,7 +46,10 @@ def test_random_heads_change_nothing_and_give_the_rank_of_the_group(found):
     group = found.sel(head_set="induction")
     # Two other heads in the layer: two draws are all there are, and p is never below 1/3.
     assert_allclose(group.p_value.sel(outcome=["copy_loss", "recall_next", "icl_score"]), 1 / 3)
-    assert "induction: only 2 different random sets" in found.attrs["draws_status"]
+    assert (
+        "induction: only 2 different random sets of 20, so p is never below 0.33"
+        in found.attrs["draws_status"]
+    )
     assert_array_equal(found.sel(head_set="silent").p_value, np.ones((5, 3)))  # negative control
     assert found.p_value.sel(head_set="intact").isnull().all()
 
@@ -79,6 +82,21 @@ def test_draws_match_layers_and_go_to_the_nearest_where_one_is_exhausted():
     with pytest.raises(OptionError, match="5 random heads of planted are asked for, 3 are left"):
         five = ml.heads("L0H0", "L0H1", "L0H2", "L0H3", "L1H0")
         matched_draws(planted.induction(), five, 1, barred=five, seed=0)
+
+
+def test_heads_of_other_layers_are_no_control_and_give_no_p_value():
+    groups = {"layer": ["L1H0", "L1H1", "L1H2"], "note": ["L0H0"]}
+    found = memory_ablation(
+        planted.induction(), LISTS, groups=groups, draws=3, kinds=["zero"], resamples=40
+    )
+    recalled = found.sel(outcome="recall_next", ablation="zero")
+    # One head is left in its layer, so two of the three come from the other one.
+    assert recalled.effect.sel(head_set="layer") < -0.8
+    assert recalled.p_value.sel(head_set="layer").isnull()
+    assert recalled.p_value.sel(head_set="note") == 0.25  # the same result, layers match
+    told = found.attrs["draws_status"]
+    assert told.startswith("layer: no layer-matched control") and "0.7 layers away" in told
+    assert "note" not in told
 
 
 def test_the_same_seed_draws_the_same_heads_and_texts_may_be_left_out():

@@ -128,12 +128,18 @@ def _from_people(path: Path) -> "Callable[[xr.Dataset], xr.Dataset]":
 
     Raises:
         PromptError: when the file is no free-recall experiment.
+        OptionError: when its lists are too short, or its recalls too few, for lags up to 5.
     """
+    import numpy as np
+    import xarray as xr
+
     from mechlab.methods.cmr import crp_distance
     from mechlab.methods.recall import average_subjects, lag_crp
     from mechlab.prompts import read_free_recall
 
     crp = average_subjects(lag_crp(read_free_recall(path))).prob
+    ramp = xr.DataArray(np.arange(11.0), {"lag": np.arange(-5, 6)}, ("lag",))
+    crp_distance(ramp, crp)  # refuses what no head can be compared with before any run
 
     def add(result: "xr.Dataset") -> "xr.Dataset":
         found = crp_distance(result.curve, crp)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechlab.cli import lag_reports
 from mechlab.cli.memory_tables import cmr_rows, cmr_summary, score_rows, table, told
 from mechlab.cli.report_kind import Report, beside
 
@@ -172,7 +173,7 @@ def cmr_lines(result: "xr.Dataset", top: int) -> list[Any]:
     for threshold, like in (
         (n.removeprefix("below_"), found[n]) for n in ("below_0.5", "below_0.1")
     ):
-        line = f"CMR distance below {threshold}: {like['heads']} heads"
+        line = f"CMR distance below {threshold}: {like['heads']} head{'s' * (like['heads'] != 1)}"
         if like["heads"]:
             line += (
                 f" ({like['per_cent']:.0f} %); peak at lag +1 in {like['peak_at_1']:.0f} %, "
@@ -224,13 +225,8 @@ def _tell_ablation(result: "xr.Dataset", _: int) -> list[Any]:
     rows = _effects(result)
     groups = {row["group"]: row["members"].replace("+", ", ") or "no heads" for row in rows}
     parts: list[Any] = [f"{name}: {members}" for name, members in groups.items()]
-    away = result.layer_distance.values[result.is_control.values]
-    if len(away) and away.any():
-        parts.append(
-            f"random heads are {away.mean():.1f} layers away on average: layers have too few others"
-        )
     if (draws := str(result.attrs.get("draws_status", "ok"))) != "ok":
-        parts.append(draws)
+        parts += draws.split("; ")
     for outcome in dict.fromkeys(row["outcome"] for row in rows):
         unit = "nats" if "recall" not in outcome else "probability"
         unit = "share of the list" if outcome.endswith("share") else unit
@@ -313,6 +309,10 @@ REPORTED: dict[str, Any] = {
     "memory_ablation": (_draw_ablation, _nothing, _tell_ablation,
                         lambda result, _: {"effects": _effects(result),
                                            "draws": str(result.attrs.get("draws_status"))}),
+    "attention_by_lag": (lag_reports.draw_lags, _nothing, lag_reports.tell_lags,
+                         lag_reports.numbers_of_lags),
+    "copying_scores": (lag_reports.draw_copying, _nothing, lag_reports.tell_copying,
+                       lag_reports.numbers_of_copying),
     "copy_loss": (_draw_lines("loss"), _nothing, _tell_means(*_COPY), _means(*_COPY)),
     "icl_score": (lambda _: None, _nothing, _tell_means(*_ICL), _means(*_ICL)),
     "output_crp": (_draw_lines("probability"), _nothing, _tell_means(*_CRP), _means(*_CRP)),

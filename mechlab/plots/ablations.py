@@ -159,6 +159,8 @@ def _facts(data: xr.Dataset, model: object) -> str:
         told.append("whiskers: 95 % intervals over prompts")
     away = data.layer_distance.values[data.is_control.values]
     if len(away):
-        exact = "same layers" if not away.any() else f"{away.mean():.1f} layers away on average"
+        exact = "same layers"
+        if away.any():
+            exact = f"not layer-matched ({away.mean():.1f} layers away on average)"
         told.append(f"dots: random sets of as many heads, {exact}")
     return ", ".join(told)

@@ -86,8 +86,10 @@ def memory_ablation(
         groups `random_mean`, `random_low`, `random_high`, mean and range of the effects of the
         random sets, and `p_value`: the rank of a group among its random sets in the direction in
         which memory is lost, (1 + sets that harm as much) / (1 + sets). It is never below 1 / (1 +
-        sets). Coordinates of `head_set`: `members`, `k`, `is_control`, `control_of` (the group),
-        `draw`, `layer_distance`. Attribute `draws_status`.
+        sets), and NaN for a group whose layers have too few other heads, as heads of other layers
+        are no control of it. Coordinates of `head_set`: `members`, `k`, `is_control`, `control_of`
+        (the group), `draw`, `layer_distance`. Attribute `draws_status`: `ok`, or what draws cannot
+        say.
 
     Raises:
         OptionError: groups without a name or not there, unknown kinds, k beyond a group, options

@@ -2,7 +2,7 @@
 
 A small model may have too few other heads in a layer (all four of the second layer of `echo` are
 induction heads); drawing from the next layers then is told by `layer_distance`, which is 0 where
-layers match exactly.
+layers match exactly, and gives no p-value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ class ControlledSet:
 def controlled_sets(
     model: "Model", groups: Mapping[str, Names], k: int | None, draws: int, seed: int
 ) -> tuple[list[ControlledSet], str]:
-    """Return the groups, each followed by its random sets, and `ok` or where draws are missing.
+    """Return the groups, each followed by its random sets, and `ok` or what these cannot say.
 
     Args:
         model: whose heads they are.
@@ -93,9 +93,22 @@ def controlled_sets(
             ControlledSet(f"{name} random {i}", drawn, name, i, away)
             for i, (drawn, away) in enumerate(found.items())
         ]
-        if heads and len(found) < draws:
-            missing.append(f"{name}: only {len(found)} different random sets")
+        missing += _shortcomings(str(name), found, draws) if heads else []
     return sets, "; ".join(missing) or "ok"
+
+
+def _shortcomings(name: str, found: Mapping[tuple[Head, ...], float], draws: int) -> list[str]:
+    """Return what the random sets of a group cannot say, in words."""
+    told = []
+    if away := max(found.values(), default=0.0):
+        told.append(
+            f"{name}: no layer-matched control: its layers have too few other heads, and random "
+            f"ones lie {away:.1f} layers away on average. So there is no p-value"
+        )
+    if len(found) < draws:
+        least = "" if away else f", so p is never below {1 / (1 + len(found)):.2g}"
+        told.append(f"{name}: only {len(found)} different random sets of {draws}{least}")
+    return told
 
 
 def set_coordinates(sets: Sequence[ControlledSet]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def summary(
             "effect": effect,
             "effect_low": bounds["effect_low"][1],
             "effect_high": bounds["effect_high"][1],
-            **against_random(effect * sign, [one.control_of for one in sets], sign),
+            **against_random(effect * sign, sets, sign),
         }
         for column, values in found.items():
             columns.setdefault(column, []).append(values)
@@ -63,19 +63,19 @@ def summary(
     return {name: (cell, np.stack(values)) for name, values in columns.items()}, status
 
 
-def against_random(harm: Array, control_of: Sequence[str], sign: int) -> dict[str, Array]:
+def against_random(harm: Array, sets: Sequence[ControlledSet], sign: int) -> dict[str, Array]:
     """Return mean and range of the effects of random sets, and the rank of each group among them.
 
     Args:
         harm: effects `[ablation, head_set]`, turned so that more is worse; the first set is the
             intact model.
-        control_of: for every other set the group whose control it is, empty for groups, each of
-            which stands before its controls.
+        sets: every other set; each group stands before its controls.
         sign: what the effects were multiplied with.
 
     Returns:
         `random_mean`, `random_low`, `random_high` (of the effects as they were) and `p_value`,
         `[ablation, head_set]`, NaN for the intact model, for controls and for groups without any.
+        A group whose random heads come from other layers has no `p_value` either.
     """
     found = {
         name: np.full(harm.shape, np.nan)
@@ -83,8 +83,8 @@ def against_random(harm: Array, control_of: Sequence[str], sign: int) -> dict[st
     }
     group = -1
     members: dict[int, list[int]] = {}
-    for column, of in enumerate(control_of, start=1):
-        if not of:
+    for column, one in enumerate(sets, start=1):
+        if not one.control_of:
             group = column
             members[group] = []
         else:
@@ -96,6 +96,8 @@ def against_random(harm: Array, control_of: Sequence[str], sign: int) -> dict[st
         found["random_mean"][:, column] = random.mean(axis=1) * sign
         ends = np.sort(np.stack([random.min(axis=1), random.max(axis=1)]) * sign, axis=0)
         found["random_low"][:, column], found["random_high"][:, column] = ends
+        if any(sets[control - 1].layer_distance for control in controls):
+            continue
         as_bad = (random >= own[:, None] - _TIE).sum(axis=1)
         p_value = (1 + as_bad) / (1 + len(controls))
         found["p_value"][:, column] = np.where(np.isnan(own), np.nan, p_value)

@@ -63,10 +63,14 @@ def least_squares(moved: Array, shapes: Array) -> Array:
     return left
 
 
+_ROUNDING = 1e-7
+"""Attention is read in float32: what varies by less than this share of its size is constant."""
+
+
 def status_of(curve: Array) -> str:
     """Return `ok`, or why a curve has no shape."""
     if not np.isfinite(curve).all():
         return "a value is missing or not finite"
-    if np.ptp(curve) <= 1e-12 * max(1.0, float(np.abs(curve).max())):
+    if np.ptp(curve) <= max(1e-12, _ROUNDING * float(np.abs(curve).max())):
         return "the curve is constant"
     return "ok"
