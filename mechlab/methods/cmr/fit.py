@@ -154,7 +154,8 @@ def _result(held: _Curves, found: _Found, cells: Templates) -> xr.Dataset:
         name: (axes, held.shaped(values), {"units": unit})
         for name, (values, unit) in numbers.items()
     }
-    fitted = cells.shapes[found.best] * held.top[:, None] + held.low[:, None]
+    with np.errstate(invalid="ignore"):  # an infinite curve has no fit
+        fitted = cells.shapes[found.best] * held.top[:, None] + held.low[:, None]
     fitted = np.where(found.best[:, None] >= 0, fitted, np.nan)
     data["prediction"] = ((*axes, "lag"), held.shaped(fitted), {"units": units})
     for name, cell in cells.cells.items():

@@ -111,7 +111,8 @@ def lay_out_texts(
     for ids in encoded:
         own = ids[front : front + at_least] if cut else ids[front:]
         rows.append(Laid((*ids[:front], *own * copies), front, len(own)))
-    _refuse_long(model, texts, rows)
+    cure = "Ask for earlier tokens." if cut else "Take shorter texts, or fewer copies."
+    _refuse_long(model, texts, rows, "what is read of a text, with BOS,", cure)
     return rows
 
 
@@ -141,7 +142,13 @@ def _bos(model: "Model") -> int:
     return encoder.bos_id
 
 
-def _refuse_long(model: "Model", prompts: PromptSet[Any], rows: Sequence[Laid]) -> None:
+def _refuse_long(
+    model: "Model",
+    prompts: PromptSet[Any],
+    rows: Sequence[Laid],
+    what: str = "list, copies and BOS",
+    cure: str = "Make shorter lists, or fewer copies.",
+) -> None:
     if model.n_ctx is None:
         return
     long = [
@@ -152,6 +159,6 @@ def _refuse_long(model: "Model", prompts: PromptSet[Any], rows: Sequence[Laid]) 
     if long:
         raise PromptError(
             f"{len(long)} of {len(prompts)} prompts are longer than the context of {model.name}, "
-            f"{model.n_ctx} tokens:\n" + "\n".join(long[:10]) + "\n  Allowed: list, copies and BOS "
-            "within the context.\n  Make shorter lists, or fewer copies."
+            f"{model.n_ctx} tokens:\n" + "\n".join(long[:10]) + f"\n  Allowed: {what} "
+            f"within the context.\n  {cure}"
         )
