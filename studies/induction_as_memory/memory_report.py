@@ -1,5 +1,6 @@
 """What was found on a model, as a table of numbers and self-contained pictures."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def _beside_random(cell: xr.Dataset) -> str:
         float(cell[name])
         for name in ("effect", "random_mean", "random_low", "random_high", "p_value")
     )
-    return f"{own:+.3f} (random {mean:+.3f}, {low:+.3f} to {high:+.3f}; p {p_value:.3f})"
+    rank = "no layer-matched control" if math.isnan(p_value) else f"p {p_value:.3f}"
+    return f"{own:+.3f} (random {mean:+.3f}, {low:+.3f} to {high:+.3f}; {rank})"
 
 
 def _each(values: xr.DataArray, heads: Sequence[ml.Head], form: str) -> str:
