@@ -29,7 +29,7 @@ class Look:
 
     Attributes:
         new_tokens: how many are written after the longest generation prompt; 0 for no texts.
-        texts: held-out texts on which the drift of predictions is measured.
+        texts: texts about something else, on which the drift of predictions is measured.
     """
 
     new_tokens: int = 16

@@ -59,7 +59,7 @@ def _drift(done: "Done") -> list[str]:
         return []
     kl, same = float(done.drift["kl"].mean()), float(done.drift["same_top"].mean())
     return [
-        f"drift on {done.drift.sizes['prompt']} held-out texts: KL {kl:.2g} nats a token, "
+        f"drift on {done.drift.sizes['prompt']} other texts: KL {kl:.2g} nats a token, "
         f"top token the same at {100 * same:.1f} % of positions"
     ]
 

@@ -150,7 +150,7 @@ def edit_plan(
 
 
 def texts_by_default(model: str) -> int:
-    """Return how many held-out texts are looked at: some where their corpus is the model's own."""
+    """Return how many texts the drift is measured on: some where the corpus is the model's own."""
     from mechlab import organisms
 
     return 10 if model in organisms.names() else 0

@@ -176,7 +176,7 @@ class EditReport:
             return [""]
         return [
             "",
-            f"drift on {drift['texts']} held-out texts: KL {drift['kl']:.2g} nats a token (largest "
+            f"drift on {drift['texts']} other texts: KL {drift['kl']:.2g} nats a token (largest "
             f"text {drift['largest_text']:.2g}), top token the same at "
             f"{100 * drift['same_top']:.1f} % of positions",
         ]
