@@ -20,6 +20,8 @@ _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 _MOST_SHOWN = 6
 _shown: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
+FRESH_SECONDS = 1.0
+"""So long the list of stored results is not read again, unless a job of this process has ended."""
 _listed: dict[str, tuple[float, list[Any]]] = {}
 
 
@@ -132,7 +134,7 @@ def _records() -> list[Any]:
     store = ml.Store()
     read, records = _listed.get(store.root, (0.0, []))
     ended = max((job.finished or 0.0 for job in ml.jobs.TABLE.jobs()), default=0.0)
-    if time.time() - read > 1.0 or ended >= read:
+    if time.time() - read > FRESH_SECONDS or ended >= read:
         now = time.time()
         records = store.find()
         _listed[store.root] = (now, records)

@@ -29,7 +29,11 @@ sys.path.insert(0, str(APPS))  # as Streamlit does for the script that it runs
 @pytest.fixture(autouse=True)
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep every result of a test in its own folder."""
+    import runs
+
     monkeypatch.setenv("MECHLAB_CACHE", str(tmp_path / "cache"))
+    # Tests store results without jobs, after which nobody would read the list again.
+    monkeypatch.setattr(runs, "FRESH_SECONDS", -1.0)
     return tmp_path / "cache"
 
 

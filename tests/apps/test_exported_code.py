@@ -21,10 +21,8 @@ from retrieval_request import RetrievalRequest
 from trace_request import example_of
 
 TRACE = replace(example_of("atlas"), sites=("mlp_out",), samples=2, window=2, seed=3)
-REQUESTS: list[Request] = [
-    TRACE,
-    lens_of(TRACE, "mlp_out"),
-    HeadsRequest(),
+FEW: list[Request] = [TRACE, lens_of(TRACE, "mlp_out"), HeadsRequest()]
+REST: list[Request] = [
     PathsRequest(receiver="L2H0.v"),
     RetrievalRequest(lengths="128", depths=1, max_new_tokens=3),
     InductionRequest(length=10, count=2),
@@ -65,14 +63,15 @@ def in_a_fresh_process(tmp_path: Path) -> Callable[[list[str]], ml.Store]:
     return run
 
 
-def test_exported_code_reproduces_the_arrays(in_a_fresh_process) -> None:
+@pytest.mark.parametrize("requests", [FEW, pytest.param(REST, marks=pytest.mark.slow)])
+def test_exported_code_reproduces_the_arrays(in_a_fresh_process, requests) -> None:
     keys = [
         request.compute(loaded.load(request.load_arguments), None, recompute=False)
-        for request in REQUESTS
+        for request in requests
     ]
-    assert len(set(keys)) == len(REQUESTS)
-    again = in_a_fresh_process([r.code(k[:12]) for r, k in zip(REQUESTS, keys, strict=True)])
-    for request, key in zip(REQUESTS, keys, strict=True):
+    assert len(set(keys)) == len(requests)
+    again = in_a_fresh_process([r.code(k[:12]) for r, k in zip(requests, keys, strict=True)])
+    for request, key in zip(requests, keys, strict=True):
         here, there = ml.Store().get(key), again.get(key)
         assert set(here.data_vars) == set(there.data_vars), request.method
         for name, array in here.data_vars.items():

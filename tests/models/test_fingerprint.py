@@ -121,6 +121,7 @@ def test_dtype_shape_and_name_count(dtype: torch.dtype) -> None:
     assert weight_digest({"a": tensor}) == weight_digest({"a": tensor.clone()})
 
 
+@pytest.mark.slow  # a time, which depends on the machine
 def test_half_a_gigabyte_costs_less_than_two_seconds_of_work() -> None:
     weights = {f"w{i}": torch.zeros(16_000_000) for i in range(2)}  # 128 MB, a quarter of it
     start = time.process_time()  # not the clock on the wall: other tests may be running

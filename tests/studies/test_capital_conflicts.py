@@ -144,7 +144,14 @@ class Unstored:
         return function(*args, **options)
 
 
-@pytest.mark.parametrize("family", ["neox", "llama", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "llama",
+        pytest.param("gpt2", marks=pytest.mark.slow),
+        pytest.param("neox", marks=pytest.mark.slow),
+    ],
+)
 def test_random_weights_reach_their_verdicts(
     family: str,
     study_file: StudyFile,

@@ -172,7 +172,14 @@ class Unstored:
         return function(*args, **options)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", pytest.param("neox", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "gpt2",
+        pytest.param("llama", marks=pytest.mark.slow),
+        pytest.param("neox", marks=pytest.mark.slow),
+    ],
+)
 def test_random_weights_reach_their_verdicts(
     family: str,
     study_file: StudyFile,
