@@ -75,10 +75,12 @@ def test_the_exported_page_opens_offline(
 
 def _run_with_samples(watched: Watched, was: int, count: int) -> None:
     """Change the number of noise samples and press Run."""
+    from playwright.sync_api import expect
+
     page = watched.page
     page.get_by_role("button", name="Options").click()
     samples = page.get_by_role("spinbutton", name="Noise samples")
-    assert samples.input_value() == str(was)
+    expect(samples).to_have_value(str(was))  # a field shows its minimum until it is told its value
     samples.fill(str(count))
     samples.press("Enter")
     page.get_by_text(f"samples: {was} → {count}").wait_for()

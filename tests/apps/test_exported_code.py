@@ -21,8 +21,9 @@ from retrieval_request import RetrievalRequest
 from trace_request import example_of
 
 TRACE = replace(example_of("atlas"), sites=("mlp_out",), samples=2, window=2, seed=3)
-FEW: list[Request] = [TRACE, lens_of(TRACE, "mlp_out"), HeadsRequest()]
+FEW: list[Request] = [TRACE, lens_of(TRACE, "mlp_out")]
 REST: list[Request] = [
+    HeadsRequest(),
     PathsRequest(receiver="L2H0.v"),
     RetrievalRequest(lengths="128", depths=1, max_new_tokens=3),
     InductionRequest(length=10, count=2),
