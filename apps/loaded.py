@@ -14,7 +14,8 @@ from typing import Any
 import mechlab as ml
 
 __all__ = [
-    "PromptCheck", "check", "drop_all", "is_loaded", "load", "summary", "support", "tokens",
+    "PromptCheck", "check", "drop_all", "heads_per_key", "is_loaded", "load", "summary", "support",
+    "tokens",
 ]  # fmt: skip
 
 _MOST = 2
@@ -61,6 +62,14 @@ def summary(arguments: dict[str, Any]) -> dict[str, str]:
         "device": str(model.device),
         "fingerprint": str(model.fingerprint)[:12],
     }
+
+
+def heads_per_key(arguments: dict[str, Any]) -> int:
+    """Return how many query heads of a loaded model share keys; 1 when it is not loaded."""
+    model = _models.get(_key(arguments))
+    if model is None or model.n_heads is None:
+        return 1
+    return int(model.n_heads // model.n_kv_heads)
 
 
 def tokens(arguments: dict[str, Any], text: str) -> list[str]:

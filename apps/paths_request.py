@@ -172,8 +172,12 @@ def head_of(text: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match is not None and match[1] is not None else None
 
 
-def receiver_of(layer: int, head: int, part: str) -> str:
-    """Return the text of a head's input, `L5H4.q`, or `L5H4` for all three."""
+def receiver_of(layer: int, head: int, part: str, group: int = 1) -> str:
+    """Return the text of a head's input, `L5H4.q`, or `L5H4` for all three.
+
+    Keys and values are those of the head that `group` query heads share (`loaded.heads_per_key`).
+    """
+    head = head // group if part in ("k", "v") else head
     return f"L{layer}H{head}" + ("" if part == "z" else f".{part}")
 
 

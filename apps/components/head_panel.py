@@ -22,7 +22,7 @@ from components.progress import follow
 from head_panel_view import HeadLook, Score
 from pages import page_at
 from pair_request import PAIR_FIELDS
-from paths_request import PathsRequest
+from paths_request import PathsRequest, receiver_of
 from request import MODEL_FIELDS, Request
 from text import signed, words
 
@@ -225,12 +225,14 @@ def _buttons(
     request: Request, layer: int, head: int, key: str, rerun: Callable[[str], None] | None
 ) -> None:
     name, kept = f"L{layer}H{head}", head_set()
+    group = loaded.heads_per_key(request.load_arguments)
     with st.container(horizontal=True, gap="small", key=f"{key}.ways"):
         if page_at("paths") is not None:
             for part in ("q", "k", "v"):
+                receiver = receiver_of(layer, head, part, group)
                 st.button(
                     f"Paths into {part.upper()}", key=f"{key}.into.{part}",
-                    on_click=_to_paths, args=(request, {"receiver": f"{name}.{part}"}),
+                    on_click=_to_paths, args=(request, {"receiver": receiver}),
                 )  # fmt: skip
             st.button(
                 "Paths out", key=f"{key}.out", on_click=_to_paths,

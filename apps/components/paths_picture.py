@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+import loaded
 import mechlab as ml
 import paths_view
 import runs
@@ -236,8 +237,9 @@ def _make_receiver(name: str, sender: tuple[int, int] | None, request: PathsRequ
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="step_back"):
         st.markdown(":small[make receiver]", width="content")
         if sender is not None:
+            group = loaded.heads_per_key(request.load_arguments)
             for part, said in INPUTS.items():
-                wanted = receiver_of(*sender, part)
+                wanted = receiver_of(*sender, part, group)
                 st.button(
                     said, key=f"receive.{part}", on_click=_walk, args=(wanted, [*trail, wanted])
                 )

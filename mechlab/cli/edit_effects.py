@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mechlab.prompts import PromptSet
     from mechlab.store import Store
 
-__all__ = ["Effects", "Look", "held_out_texts", "measure"]
+__all__ = ["Compared", "Effects", "Look", "held_out_texts", "measure"]
 
 _PREDICTED = 5  # next tokens that are told
 _MOST = 10  # prompts whose next tokens are told
@@ -50,22 +50,16 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Effects:
-    """Measurements of a model before and with an edit.
+class Compared:
+    """The same cases before and with an edit.
 
     Attributes:
-        before: result of `evaluate_edit`.
-        after: the same with the edit in force.
-        next_before: per case, the most probable tokens after the edited prompt.
-        next_after: the same with the edit in force.
-        drift: result of `prediction_drift`; `None` without texts.
+        before: result of `evaluate_edit` on the unedited model.
+        after: the same with the edit, or edits, in force.
     """
 
     before: "xr.Dataset"
     after: "xr.Dataset"
-    next_before: list[Tokens]
-    next_after: list[Tokens]
-    drift: "xr.Dataset | None"
 
     @property
     def summary(self) -> "xr.Dataset":
@@ -80,6 +74,21 @@ class Effects:
         from mechlab.methods.evaluation import edit_summary
 
         return edit_summary(self.before)
+
+
+@dataclass(frozen=True)
+class Effects(Compared):
+    """Measurements of a model before and with an edit.
+
+    Attributes:
+        next_before: per case, the most probable tokens after the edited prompt.
+        next_after: the same with the edit in force.
+        drift: result of `prediction_drift`; `None` without texts.
+    """
+
+    next_before: list[Tokens]
+    next_after: list[Tokens]
+    drift: "xr.Dataset | None"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mechlab.cli.edit_effects import Compared
 from mechlab.errors import OptionError
 
 if TYPE_CHECKING:
@@ -25,34 +26,16 @@ __all__ = ["Done", "Evaluation"]
 
 
 @dataclass(frozen=True)
-class Done:
+class Done(Compared):
     """A finished evaluation.
 
     Attributes:
-        before: result of `evaluate_edit` on the unedited model.
-        after: the same with edits in force, all at once or each alone.
         drift: result of `prediction_drift` where all edits are in force at once.
         run: id of the stored result.
     """
 
-    before: "xr.Dataset"
-    after: "xr.Dataset"
     drift: "xr.Dataset | None"
     run: str
-
-    @property
-    def summary(self) -> "xr.Dataset":
-        """Averages with intervals, and what changed."""
-        from mechlab.methods.evaluation import edit_summary
-
-        return edit_summary(self.after, before=self.before)
-
-    @property
-    def summary_before(self) -> "xr.Dataset":
-        """Averages with intervals of the unedited model."""
-        from mechlab.methods.evaluation import edit_summary
-
-        return edit_summary(self.before)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """Stored results about edits, shown again: edits, key statistics, evaluations, sweeps."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechlab.cli.edit_tables import edit_facts, plain, summary_rows, summary_table
-from mechlab.cli.report_kind import Report
+from mechlab.cli.report_kind import Report, report_of_parts
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -26,30 +24,7 @@ def edit_result_report(method: str, top: int = 10) -> Report:
         top: how many requests, layers or steps are listed.
     """
     draw, tell, numbers = REPORTED[method]
-
-    def print_text(result: "xr.Dataset", /, *, run: str, html: Path | None) -> None:
-        from rich.console import Console
-
-        console = Console()
-        last = [f"run       {run}", *([] if html is None else [f"figure    {html}"])]
-        for part in (*tell(result, top), *last):
-            if isinstance(part, str):
-                console.print(part, markup=False, highlight=False, soft_wrap=True)
-            else:
-                console.print(part)
-
-    def print_json(result: "xr.Dataset", /, *, run: str, html: Path | None) -> None:
-        about = {
-            "run": run,
-            "method": method,
-            "model": result.attrs.get("model_name"),
-            "options": json.loads(result.attrs.get("options", "{}")),
-            "figure": None if html is None else str(html),
-            **numbers(result),
-        }
-        print(json.dumps(about, ensure_ascii=False, allow_nan=False))
-
-    return Report(draw, print_text, print_json)
+    return report_of_parts(method, draw, lambda result: tell(result, top), numbers, width=10)
 
 
 # --- edits and key statistics ---------------------------------------------------------------------

@@ -1,14 +1,12 @@
 """Results about memory in words: heads, context fits, ablations, copying and recall."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechlab.cli import lag_reports
 from mechlab.cli.memory_tables import cmr_rows, cmr_summary, score_rows, table, told
-from mechlab.cli.report_kind import Report, beside
+from mechlab.cli.report_kind import Report, report_of_parts
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -46,7 +44,13 @@ def memory_report(method: str, top: int = 10) -> Report:
         top: how many heads are listed.
     """
     draw, more, tell, numbers = REPORTED[method]
-    return _report(method, draw, more, tell, numbers, top)
+    return report_of_parts(
+        method,
+        draw,
+        lambda result: tell(result, top),
+        lambda result: numbers(result, top),
+        more=more,
+    )
 
 
 def cmr_report(top: int = 10, human: "Callable[[xr.Dataset], xr.Dataset] | None" = None) -> Report:
@@ -60,53 +64,17 @@ def cmr_report(top: int = 10, human: "Callable[[xr.Dataset], xr.Dataset] | None"
     def with_people(result: "xr.Dataset") -> "xr.Dataset":
         return result if human is None else human(result)
 
-    shown = _report(
+    shown = report_of_parts(
         "memory_heads",
         lambda result: _draw_fits(result, top),
-        _more_fits,
-        lambda result, count: cmr_lines(with_people(result), count),
-        lambda result, count: {
+        lambda result: cmr_lines(with_people(result), top),
+        lambda result: {
             "summary": cmr_summary(result),
-            "heads": cmr_rows(with_people(result), count),
+            "heads": cmr_rows(with_people(result), top),
         },
-        top,
+        more=_more_fits,
     )
     return replace(shown, ending="-cmr")
-
-
-def _report(
-    method: str,
-    draw: Draw,
-    more: "Callable[[xr.Dataset], dict[str, go.Figure]]",
-    tell: "Callable[[xr.Dataset, int], list[Any]]",
-    numbers: "Callable[[xr.Dataset, int], dict[str, Any]]",
-    top: int,
-) -> Report:
-    def print_text(result: "xr.Dataset", /, *, run: str, html: Path | None) -> None:
-        from rich.console import Console
-
-        console = Console()
-        last = [f"run     {run}"]
-        if html is not None:
-            last += [f"figure  {html}", *(f"{n:<7} {beside(html, n)}" for n in more(result))]
-        for part in (*tell(result, top), *last):
-            if isinstance(part, str):
-                console.print(part, markup=False, highlight=False, soft_wrap=True)
-            else:
-                console.print(part)
-
-    def print_json(result: "xr.Dataset", /, *, run: str, html: Path | None) -> None:
-        about = {
-            "run": run,
-            "method": method,
-            "model": result.attrs.get("model_name"),
-            "options": json.loads(result.attrs.get("options", "{}")),
-            "figure": None if html is None else str(html),
-            **numbers(result, top),
-        }
-        print(json.dumps(about, ensure_ascii=False, allow_nan=False))
-
-    return Report(draw, print_text, print_json, more)
 
 
 # --- heads ----------------------------------------------------------------------------------------

@@ -294,6 +294,11 @@ def test_every_node_of_a_record_reads_as_people_write_it() -> None:
     assert paths_request.receiver_of(5, 4, "z") == "L5H4"
 
 
+def test_keys_and_values_are_asked_of_the_head_that_query_heads_share() -> None:
+    asked = {part: paths_request.receiver_of(5, 7, part, group=2) for part in ("q", "k", "v")}
+    assert asked == {"q": "L5H7.q", "k": "L5H3.k", "v": "L5H3.v"}
+
+
 def test_a_result_of_a_built_in_set_asks_for_that_set_as_long_as_it_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

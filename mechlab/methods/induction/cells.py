@@ -83,6 +83,13 @@ class Moments:
         return np.stack(means), sem(np.stack(means))
 
 
+def mean_of_known(values: Array, axis: int = 0) -> Array:
+    """Return the mean over what is there along an axis, NaN where nothing is."""
+    there = (~np.isnan(values)).sum(axis=axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(there > 0, np.nansum(values, axis=axis) / there, np.nan)
+
+
 def sem(values: Array) -> Array:
     """Return the standard error of the mean over the first axis; NaN below two values."""
     there = (~np.isnan(values)).sum(axis=0)

@@ -12,7 +12,7 @@ from mechlab import engine
 from mechlab.engine.options import HINTS
 from mechlab.errors import OptionError
 from mechlab.methods.induction.ablating import Ablation, Average, Names, Runner, prepared
-from mechlab.methods.induction.cells import Cells, Moments, read_cells
+from mechlab.methods.induction.cells import Cells, Moments, mean_of_known, read_cells
 from mechlab.methods.induction.intervals import intervals
 from mechlab.methods.induction.rows import Laid, lay_out, lay_out_controls
 from mechlab.methods.induction.scores import refuse_unrepeated
@@ -321,16 +321,9 @@ def _indices(
     return {
         "primacy": (cell, primacy, unit),
         "recency": (cell, recency, unit),
-        "contiguity": (cell, _mean(ahead) - _mean(away), unit),
+        "contiguity": (cell, mean_of_known(ahead, 1) - mean_of_known(away, 1), unit),
         "asymmetry": (cell, one_ahead - one_behind, unit),
     }
-
-
-def _mean(values: Array) -> Array:
-    """Return the mean over the measures that are there, NaN where none is."""
-    there = (~np.isnan(values)).sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(there > 0, np.nansum(values, axis=1) / there, np.nan)
 
 
 def _ends(column: Array, length: int) -> tuple[Array, Array]:

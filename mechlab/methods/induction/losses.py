@@ -11,7 +11,7 @@ from mechlab import engine
 from mechlab.engine.options import HINTS
 from mechlab.errors import OptionError, PromptError
 from mechlab.methods.induction.ablating import Ablation, Average, Names, prepared
-from mechlab.methods.induction.cells import sem
+from mechlab.methods.induction.cells import mean_of_known, sem
 from mechlab.methods.induction.outputs import losses, set_coordinates
 from mechlab.methods.induction.rows import Laid, lay_out, lay_out_texts
 from mechlab.progress import ProgressCallback
@@ -267,7 +267,7 @@ def _by_copy(found: Sequence[Sequence[Array]], laid: Sequence[Laid], times: int)
 
 def _copy_variables(table: Array) -> dict[str, Any]:
     cell, unit = ("prompt", "head_set", "copy"), {"units": "nats"}
-    loss, probability = _mean(table, -1), _mean(np.exp(-table), -1)
+    loss, probability = mean_of_known(table, -1), mean_of_known(np.exp(-table), -1)
     return {
         "loss": (cell, loss, unit),
         "probability": (cell, probability, {"units": "probability"}),
@@ -275,13 +275,7 @@ def _copy_variables(table: Array) -> dict[str, Any]:
         "gain": (cell[:2], loss[..., 0] - loss[..., 1:].mean(axis=-1), unit),
         "loss_by_position": (
             ("head_set", "copy", "input_position"),
-            _mean(table, 0),
+            mean_of_known(table, 0),
             unit,
         ),
     }
-
-
-def _mean(values: Array, axis: int) -> Array:
-    there = (~np.isnan(values)).sum(axis=axis)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(there > 0, np.nansum(values, axis=axis) / there, np.nan)

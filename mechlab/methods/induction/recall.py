@@ -12,7 +12,7 @@ from torch import Tensor
 from mechlab import engine
 from mechlab.engine.options import HINTS
 from mechlab.methods.induction.ablating import Ablation, Average, Names, prepared
-from mechlab.methods.induction.cells import sem
+from mechlab.methods.induction.cells import mean_of_known, sem
 from mechlab.methods.induction.lags import check_lags
 from mechlab.methods.induction.outputs import read_outputs, set_coordinates
 from mechlab.methods.induction.rows import Laid, lay_out
@@ -123,9 +123,9 @@ def _variables(
         for own in found
     ]
     total = np.array([[t.sum(axis=1).mean() for t in own] for own in found]).T
-    probability = np.array([[_mean(t) for t in own] for own in tables]).swapaxes(0, 1)
+    probability = np.array([[mean_of_known(t) for t in own] for own in tables]).swapaxes(0, 1)
     share = np.array(
-        [[_mean(_share(t, whole)) for t, whole in zip(own, all_, strict=True)]
+        [[mean_of_known(_share(t, whole)) for t, whole in zip(own, all_, strict=True)]
          for own, all_ in zip(tables, found, strict=True)]
     ).swapaxes(0, 1)  # fmt: skip
     tokens = [np.concatenate(own) for own in tables]
@@ -133,7 +133,7 @@ def _variables(
     number = np.array([names.index(group) for group in groups])
     by_group = np.stack(
         [
-            np.stack([_mean(np.concatenate([own[i] for i in np.flatnonzero(number == g)]))
+            np.stack([mean_of_known(np.concatenate([own[i] for i in np.flatnonzero(number == g)]))
                       for own in tables])
             for g in range(len(names))
         ]
@@ -145,7 +145,7 @@ def _variables(
         "effect": (cell, probability - probability[:, :1], unit),
         "source_probability": (("prompt", "head_set"), total, unit),
         "serial_position": (("head_set", "input_position"), _serial(found, laid), unit),
-        "mean": (set_cell, np.stack([_mean(own) for own in tokens]), unit),
+        "mean": (set_cell, np.stack([mean_of_known(own) for own in tokens]), unit),
         "sem_prompts": (set_cell, sem(by_group), unit),
         "sem_tokens": (set_cell, np.stack([sem(own) for own in tokens]), unit),
     }
@@ -166,12 +166,6 @@ def _share(by_lag: Array, whole: Array) -> Array:
         return np.where(total > 0, by_lag / total, np.nan)
 
 
-def _mean(values: Array) -> Array:
-    there = (~np.isnan(values)).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(there > 0, np.nansum(values, axis=0) / there, np.nan)
-
-
 def _serial(found: Sequence[Sequence[Array]], laid: Sequence[Laid]) -> Array:
     """Return `[head_set, place]`, mean over the probes of all lists."""
     longest = max(one.length for one in laid)
@@ -181,4 +175,4 @@ def _serial(found: Sequence[Sequence[Array]], laid: Sequence[Laid]) -> Array:
         )
         for own in found
     ]
-    return np.stack([_mean(own) for own in padded])
+    return np.stack([mean_of_known(own) for own in padded])
