@@ -9,7 +9,7 @@ import mechlab as ml
 from paths_request import head_of
 
 __all__ = [
-    "MOST_EDGES", "checks", "edges_shown", "is_trail", "joined", "partial_views", "says_little",
+    "MOST_EDGES", "checks", "edges_shown", "is_trail", "partial_views", "says_little",
     "sender_at", "sender_grid", "strongest", "trail_of", "trail_text",
 ]  # fmt: skip
 
@@ -33,33 +33,6 @@ def sender_at(view: Any, row: int, column: int) -> str:
         if label.isdecimal()
         else f"{label} {view.row_labels[row]}"
     )
-
-
-def joined(results: list[Any]) -> Any:
-    """Return path patches of the same senders to several receivers as one.
-
-    What does not fit the first one, of other prompts or senders, is left out.
-    """
-    import xarray as xr
-
-    first, *others = results
-    kept = [first]
-    names = ["effect"]
-    seen = {str(first["receiver"].values[0])}
-    for result in others:
-        receiver = str(result["receiver"].values[0])
-        same = all(
-            result.sizes[axis] == first.sizes[axis]
-            and (result[axis].values == first[axis].values).all()
-            for axis in ("prompt", "sender")
-        )
-        if same and receiver not in seen:
-            kept.append(result)
-            seen.add(receiver)
-    if len(kept) == 1:
-        return first
-    together = xr.concat([one[names] for one in kept], "receiver", combine_attrs="override")
-    return together.assign_attrs(first.attrs)
 
 
 def strongest(result: Any) -> float:

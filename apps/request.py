@@ -9,11 +9,14 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import mechlab as ml
 
-__all__ = ["MODEL_FIELDS", "SHARED_FIELDS", "Request", "plain", "prompt_code"]
+__all__ = [
+    "MODEL_FIELDS", "SHARED_FIELDS", "Request", "Scripted", "notebook_of", "plain",
+    "prompt_code",
+]  # fmt: skip
 
 MODEL_FIELDS = ("device", "dtype", "weights", "revision", "checkpoint")
 """Arguments of `load_model` besides the name."""
@@ -23,6 +26,18 @@ SHARED_FIELDS = (
     "wrong_answer",
 )  # fmt: skip
 """Fields whose values all pages share; the others belong to one page each."""
+
+
+class Scripted(Protocol):
+    """What can be taken away as a script: a request, or several that belong together."""
+
+    PAGE: ClassVar[str]
+
+    def code(self, run: str = "") -> str:
+        """Return a script that computes the result."""
+
+    def notebook(self, run: str = "") -> str:
+        """Return the same as a Jupyter notebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,40 +217,55 @@ class Request:
 
     def code(self, run: str = "") -> str:
         """Return a script that computes this very result, or takes it from the store."""
-        given = {n: v for n, v in self.load_arguments.items() if n != "name" and v is not None}
-        arguments = "".join(f", {name}={value!r}" for name, value in given.items())
         lines = [
             *([f"# run {run}"] if run else []),
-            "import mechlab as ml",
-            "",
-            f"model = ml.load_model({self.model!r}{arguments})",
-            f"prompts = {self.prompts_code()}",
-            "result = ml.Store().run(",
-            f"    ml.{self.method},",
-            "    model,",
-            "    prompts,",
-            *(
-                f"    {name}={self.option_code(value)},"
-                for name, value in self.call_options().items()
-            ),
-            ")",
+            *self.opening_code(),
+            *self.call_code("result = "),
             *([self.PLOT] if self.PLOT else []),
         ]
         return "\n".join(lines) + "\n"
 
+    def opening_code(self) -> list[str]:
+        """Return the lines that import mechlab, load the model and make the prompts."""
+        given = {n: v for n, v in self.load_arguments.items() if n != "name" and v is not None}
+        arguments = "".join(f", {name}={value!r}" for name, value in given.items())
+        return [
+            "import mechlab as ml",
+            "",
+            f"model = ml.load_model({self.model!r}{arguments})",
+            f"prompts = {self.prompts_code()}",
+        ]
+
+    def call_code(self, begin: str = "", end: str = "") -> list[str]:
+        """Return the lines that run the method, or take its result, between two texts."""
+        options = self.call_options().items()
+        return [
+            f"{begin}ml.Store().run(",
+            f"    ml.{self.method},",
+            "    model,",
+            "    prompts,",
+            *(f"    {name}={self.option_code(value)}," for name, value in options),
+            f"){end}",
+        ]
+
     def notebook(self, run: str = "") -> str:
         """Return the same as a Jupyter notebook."""
-        cell = {
-            "cell_type": "code",
-            "execution_count": None,
-            "id": self.PAGE or "run",
-            "metadata": {},
-            "outputs": [],
-            "source": self.code(run),
-        }
-        return json.dumps(
-            {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1
-        )
+        return notebook_of(self.code(run), self.PAGE or "run")
+
+
+def notebook_of(code: str, name: str) -> str:
+    """Return a Jupyter notebook of one cell."""
+    cell = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": name,
+        "metadata": {},
+        "outputs": [],
+        "source": code,
+    }
+    return json.dumps(
+        {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1
+    )
 
 
 def plain(value: Any) -> Any:

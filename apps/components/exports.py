@@ -10,13 +10,13 @@ from typing import Any
 import streamlit as st
 
 import mechlab as ml
-from request import Request
+from request import Scripted
 
 __all__ = ["export_menu", "html_page", "record_json", "table_twin"]
 
 
 def export_menu(
-    result: Any, views: list[Any], request: Request, run: str, *, figure: Any = None, key: str = ""
+    result: Any, views: list[Any], request: Scripted, run: str, *, figure: Any = None, key: str = ""
 ) -> None:
     """Draw the export and code menus; files are made when they are asked for.
 

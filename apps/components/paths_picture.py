@@ -18,6 +18,7 @@ from components.head_panel import look_or_offer, pattern_grid
 from components.plot_style import CONFIG, faint, ink
 from heads_view import prompt_labels
 from paths_request import INPUTS, PathsRequest, head_of, receiver_of
+from paths_walk import Walk, joined
 from text import signed, words
 
 __all__ = ["picture", "trail_line"]
@@ -32,7 +33,9 @@ def picture(result: Any, run: str, request: PathsRequest, link: Mapping[str, str
     labels = prompt_labels(result)
     shown = _shown_prompt(labels)
     grid = paths_view.sender_grid(result, prompt=shown)
-    both = paths_view.joined([result, *_walked(request)])
+    walked = [(request, result), *_walked(request)]
+    both, places = joined([found for _, found in walked])
+    walk = Walk(tuple(walked[place][0] for place in places))
     left, right = st.columns([1, 1], gap="large")
     if paths_view.says_little(result):
         st.warning(
@@ -46,7 +49,7 @@ def picture(result: Any, run: str, request: PathsRequest, link: Mapping[str, str
         edge = _edge_field(edges, link)
         with st.container(horizontal=True, key="graph_menus"):
             export_menu(
-                both, [], request, run, key="graph",
+                both, [], walk, run, key="graph",
                 figure=lambda: ml.plots.path_graph(both, most=max(len(edges), 1)),
             )  # fmt: skip
     with left:
@@ -92,16 +95,17 @@ def _walk(receiver: str, trail: list[str]) -> None:
         st.query_params.pop("trail", None)
 
 
-def _walked(request: PathsRequest) -> list[Any]:
-    """Return the stored results of the other receivers of the trail."""
+def _walked(request: PathsRequest) -> list[tuple[PathsRequest, Any]]:
+    """Return the other receivers of the trail that have a stored result, with it."""
     trail = paths_view.trail_of(st.query_params.get("trail", ""), request.receiver)
     found = []
     for receiver in trail:
         if receiver != request.receiver:
-            run = runs.find(replace(request, receiver=receiver))
+            other = replace(request, receiver=receiver)
+            run = runs.find(other)
             result = None if run is None else runs.load(run)
             if result is not None:
-                found.append(result)
+                found.append((other, result))
     return found
 
 

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import runs
 from heads_request import HOW, HeadsRequest
 from pair_request import PairRequest, file_rows
 from paths_request import PathsRequest
+from paths_walk import Walk, joined
 
 PAIR = {
     "clean": "The capital of Italy is",
@@ -265,7 +267,8 @@ def test_a_walk_joins_what_fits_and_leaves_out_the_rest(toy: ml.Model) -> None:
     _, to_logits = computed(PathsRequest(**named(toy)), toy)
     _, to_head = computed(PathsRequest(**named(toy, receiver="L2H1.q")), toy)
     _, other = computed(PathsRequest(**named(toy, senders="all_mlps")), toy)
-    both = paths_view.joined([to_logits, to_head, to_logits, other])
+    both, places = joined([to_logits, to_head, to_logits, other])
+    assert places == [0, 1]
     assert both.receiver.values.tolist() == ["logits", "L2H1.q"]
     edges, total = paths_view.edges_shown(both, 0.0)
     assert total == 12 + 8
@@ -274,6 +277,19 @@ def test_a_walk_joins_what_fits_and_leaves_out_the_rest(toy: ml.Model) -> None:
     assert len(few) == 4
     assert paths_view.strongest(both) == pytest.approx(abs(edges[0].effect))
     assert "all paths together" in paths_view.checks(to_logits)
+
+
+def test_the_code_of_a_walk_makes_its_joined_effects(toy: ml.Model, monkeypatch) -> None:
+    requests = [PathsRequest(**named(toy, receiver=name)) for name in ("logits", "L2H1.q")]
+    both, _ = joined([computed(request, toy)[1] for request in requests])
+    drawn: list[Any] = []
+    monkeypatch.setattr(ml, "load_model", lambda *_, **__: toy)
+    monkeypatch.setattr(ml.plots, "path_graph", lambda result: drawn.append(result) or MagicMock())
+    exec(Walk(tuple(requests)).code("0123456789ab"), {})
+    np.testing.assert_array_equal(drawn[0].effect.values, both.effect.values)
+    assert drawn[0].receiver.values.tolist() == ["logits", "L2H1.q"]
+    alone = Walk((requests[0],)).code()
+    assert "path_graph(result)" in alone and "sender_grid" not in alone
 
 
 def test_the_trail_grows_by_a_step_and_is_cut_where_it_comes_back() -> None:
