@@ -47,11 +47,20 @@ def controls(measured: Measured, name: str) -> list[str]:
     return [str(one) for one in sets.values[(sets.control_of == name).values]]
 
 
+def in_its_layers(measured: Measured, random: Sequence[str]) -> list[str]:
+    """Return those random sets that lie in the very layers of their group."""
+    away = measured.ablated.layer_distance.sel(head_set=list(random))
+    return [one for one, layers in zip(random, away.values, strict=True) if layers == 0]
+
+
 def beyond(text: str, lost: xr.DataArray, name: str, random: Sequence[str]) -> Condition:
     """Return the condition that ablating a group harms more than random heads in its place.
 
     Which heads were drawn is chance as well: the interval is the hull over lists and over draws.
+    Without random heads there is nothing to compare with: NaN, and the condition does not hold.
     """
+    if not random:
+        return Condition(text, *[float("nan")] * 3)
     gap = lost.sel(head_set=name) - lost.sel(head_set=list(random))
     gap = gap.transpose("head_set", "prompt").values
     draws, prompts = gap.shape
@@ -118,10 +127,11 @@ def human(measured: Measured) -> Outcome:
 
 def harmful(measured: Measured, name: str) -> Outcome:
     """Without these heads lists are not copied; without random ones they are."""
-    random = controls(measured, name)
+    drawn = controls(measured, name)
     heads = " ".join(map(str, measured.heads(name)))
-    if not random:
+    if not drawn:
         return Outcome(note=f"the model has too few heads beside {heads} to draw random ones")
+    random = in_its_layers(measured, drawn)
     conditions = []
     for ablation in KINDS:
         lost, forgotten = (
@@ -135,11 +145,14 @@ def harmful(measured: Measured, name: str) -> Outcome:
             beyond(f"the same beyond random heads, {told}", lost, name, random),
             beyond(f"fall of the output CRP at +1 beyond random, {told}", forgotten, name, random),
         ]
-    away = float(measured.ablated.layer_distance.sel(head_set=random).mean())
-    return Outcome(
-        tuple(conditions),
-        f"without {heads}; {len(random)} random sets, {away:.1f} layers away on average",
+    away = float(measured.ablated.layer_distance.sel(head_set=drawn).mean())
+    told = (
+        f"{len(random)} random sets of the same layers"
+        if random
+        else f"no random set lies in the same layers ({len(drawn)} are {away:.1f} layers away on "
+        "average), so that nothing can be said beyond random heads"
     )
+    return Outcome(tuple(conditions), f"without {heads}; {told}")
 
 
 def replicated(measured: Measured, model: str) -> Outcome:

@@ -68,6 +68,8 @@ def _beside_random(cell: xr.Dataset) -> str:
         float(cell[name])
         for name in ("effect", "random_mean", "random_low", "random_high", "p_value")
     )
+    if math.isnan(own):
+        return "not measured"
     rank = "no layer-matched control" if math.isnan(p_value) else f"p {p_value:.3f}"
     return f"{own:+.3f} (random {mean:+.3f}, {low:+.3f} to {high:+.3f}; {rank})"
 

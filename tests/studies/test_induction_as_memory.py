@@ -60,11 +60,16 @@ def handmade_matching(*, like: int = 12, first: int = 36, level: float = 0.5) ->
 
 
 def handmade_ablation(
-    own: float = 2.0, random: tuple[float, ...] = (0.2, 0.0, 0.1), *, mean: float | None = None
+    own: float = 2.0,
+    random: tuple[float, ...] = (0.2, 0.0, 0.1),
+    *,
+    mean: float | None = None,
+    away: float = 0.0,
 ) -> xr.Dataset:
     """Without a group the loss rises by `own` nats, without random heads by `random`.
 
-    `mean`: by so much with mean ablation instead. Recall falls by a tenth of it.
+    `mean`: by so much with mean ablation instead. Recall falls by a tenth of it. `away`: random
+    heads lie so many layers from those in whose place they stand.
     """
     noise = 0.01 * np.random.default_rng(2).normal(size=(LISTS, 2))
     names, rise, owner = ["intact"], [0.0], [""]
@@ -83,7 +88,7 @@ def handmade_ablation(
             "ablation": ["zero", "mean"],
             "head_set": names,
             "control_of": ("head_set", owner),
-            "layer_distance": ("head_set", np.zeros(len(names))),
+            "layer_distance": ("head_set", np.full(len(names), away)),
         },
     )
 
@@ -143,6 +148,7 @@ MOVED: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "a mean in their place does no harm": ({"ablated": handmade_ablation(mean=0.05)}, ALL - BOTH),
     "no random heads are left": ({"ablated": handmade_ablation(2.0, ())}, ALL - BOTH),
+    "random heads come from other layers": ({"ablated": handmade_ablation(away=0.5)}, ALL - BOTH),
 }
 
 
