@@ -9,8 +9,9 @@ Every public name is listed in `__all__`. Names are looked up when first used, s
 `import mechlab` stays fast and imports no torch; only names that compute with a model bring it in.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from mechlab.lazy import lazily
 
 if TYPE_CHECKING:  # what editors and the type checker see; a test compares it with the table below
     from mechlab import claims as claims
@@ -286,17 +287,7 @@ __all__ = sorted([*_HOME, *_MODULES])
 
 
 if not TYPE_CHECKING:  # hidden, so that the type checker reports a name that is not listed
-
-    def __getattr__(name: str) -> object:
-        """Import a public name on its first use and keep it."""
-        if name in _HOME:
-            value = getattr(import_module(_HOME[name]), name)
-        elif name in _MODULES:
-            value = import_module(f"mechlab.{name}")
-        else:
-            raise AttributeError(f"module 'mechlab' has no attribute {name!r}")
-        globals()[name] = value
-        return value
+    __getattr__ = lazily(__name__, _NAMES, _MODULES)
 
 
 def __dir__() -> list[str]:

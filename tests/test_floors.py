@@ -12,7 +12,7 @@ import mechlab
 
 FLOORS = [
     {"errors"},  # under everything: the words on the ground floor raise errors too
-    {"axes", "canonical", "progress"},
+    {"axes", "canonical", "checks", "lazy", "progress"},
     {"prompts", "results"},
     {"organisms", "metrics", "statistics", "store", "plots"},
     {"models", "claims"},

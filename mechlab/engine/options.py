@@ -1,10 +1,9 @@
-"""Checks of options that many methods share; each names what was received and what is allowed."""
+"""Checks of options that many methods share, those that ask the model among them."""
 
-import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, get_args
 
+from mechlab.checks import check_choice, check_number, check_whole
 from mechlab.engine.rows import Base, check_rows
 from mechlab.errors import OptionError, SiteError
 from mechlab.hooks import Intervention, live_sites
@@ -29,46 +28,6 @@ HINTS = frozenset(
     {"model", "prompts", "pairs", "max_batch", "mode", "progress", "journal", "started"}
 )
 """Names within a method that decide no number, and so are not recorded among its options."""
-
-
-def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
-    """Refuse a value that an option does not offer.
-
-    Raises:
-        OptionError: when it is not one of `allowed`.
-    """
-    if not isinstance(value, str) or value not in allowed:
-        choices = ", ".join(map(repr, allowed))
-        raise OptionError(f"{name}={value!r}. Allowed: {choices}. Choose one of these.")
-
-
-def check_whole(
-    name: str, value: object, *, at_least: int | None = None, optional: bool = False
-) -> None:
-    """Refuse what is no whole number of Python or numpy, a truth value, or too small.
-
-    Raises:
-        OptionError: naming the option and its limit.
-    """
-    if optional and value is None:
-        return
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or (at_least is not None and value < at_least):  # type: ignore[operator]
-        limit = "" if at_least is None else f" from {at_least}"
-        raise OptionError(f"{name}={value!r}. Allowed: whole numbers{limit}. Give one of these.")
-
-
-def check_number(name: str, value: object, *, at_least: float | None = None) -> None:
-    """Refuse what is not a finite number, or too small.
-
-    Raises:
-        OptionError: naming the option and its limit.
-    """
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    good = number and math.isfinite(value)  # type: ignore[arg-type]
-    if not good or (at_least is not None and value < at_least):  # type: ignore[operator]
-        limit = "" if at_least is None else f" from {at_least:g}"
-        raise OptionError(f"{name}={value!r}. Allowed: finite numbers{limit}. Give one of these.")
 
 
 def require_heads(

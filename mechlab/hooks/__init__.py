@@ -1,17 +1,10 @@
-"""Sites, interventions, and the one place that attaches them to a model."""
+"""Sites, interventions, and the one place that attaches them to a model.
 
-from mechlab.hooks.attach import (
-    Attached,
-    Edits,
-    Kept,
-    Place,
-    Placement,
-    apply_writes,
-    attach,
-    capture,
-    compile_edits,
-    noise,
-)
+What only describes a change needs no torch; what attaches it brings it in when first used.
+"""
+
+from typing import TYPE_CHECKING
+
 from mechlab.hooks.interventions import (
     Ablate,
     AddNoise,
@@ -26,8 +19,23 @@ from mechlab.hooks.interventions import (
     single_sites,
     source_of,
 )
-from mechlab.hooks.probes import Probe, probes
 from mechlab.hooks.sites import SITES, Site, SiteKind, hook_name, known_kind, live_sites
+from mechlab.lazy import lazily
+
+if TYPE_CHECKING:
+    from mechlab.hooks.attaching import (
+        Attached,
+        Edits,
+        Kept,
+        Place,
+        Placement,
+        apply_writes,
+        attach,
+        capture,
+        compile_edits,
+        noise,
+    )
+    from mechlab.hooks.probing import Probe, probes
 
 __all__ = [
     "SITES",
@@ -61,3 +69,22 @@ __all__ = [
     "single_sites",
     "source_of",
 ]
+
+_LAZY = {
+    "mechlab.hooks.attaching": (
+        "Attached",
+        "Edits",
+        "Kept",
+        "Place",
+        "Placement",
+        "apply_writes",
+        "attach",
+        "capture",
+        "compile_edits",
+        "noise",
+    ),
+    "mechlab.hooks.probing": ("Probe", "probes"),
+}
+
+if not TYPE_CHECKING:  # hidden, so that the type checker reports a name that is not listed
+    __getattr__ = lazily(__name__, _LAZY)

@@ -15,7 +15,7 @@ from mechlab import engine
 from mechlab.engine import Base
 from mechlab.errors import OptionError, PromptError, SiteError
 from mechlab.hooks import Block
-from mechlab.methods import knockout
+from mechlab.methods.knockout import knockout
 from mechlab.models import Model
 from mechlab.prompts import Fact, PromptPair
 from mechlab.store import Store

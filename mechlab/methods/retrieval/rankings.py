@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from mechlab import engine
 from mechlab.axes import Head
+from mechlab.checks import check_number, check_whole
 from mechlab.errors import OptionError
 from mechlab.results import top_heads
 from mechlab.statistics import split_half_stability, top_k_stability
@@ -48,8 +48,8 @@ def retrieval_heads(
     Raises:
         OptionError: an option out of range, or a result without such scores.
     """
-    engine.check_number("threshold", threshold)
-    engine.check_whole("k", k, at_least=0, optional=True)
+    check_number("threshold", threshold)
+    check_whole("k", k, at_least=0, optional=True)
     return top_heads(_mean(_array(scores, score)), k=k, at_least=threshold - _ROUNDING)
 
 
@@ -69,7 +69,7 @@ def retrieval_summary(scores: xr.Dataset, *, threshold: float = THRESHOLD) -> xr
     Raises:
         OptionError: when it is no such result.
     """
-    engine.check_number("threshold", threshold)
+    check_number("threshold", threshold)
     mean = {name: _mean(_array(scores, name)) for name in get_args(Score)}
     chosen = mean["retrieval_score"] >= threshold - _ROUNDING
     mean["activation_frequency"] = mean.pop("active")
@@ -105,7 +105,7 @@ def retrieval_histogram(
         OptionError: edges that do not rise, or a result without such scores.
     """
     for edge in edges:
-        engine.check_number("edges", edge)
+        check_number("edges", edge)
     if not len(edges) or edges[0] <= 0 or any(a >= b for a, b in pairwise(edges)):
         raise OptionError(
             f"edges={tuple(edges)!r}. Allowed: rising numbers above 0, such as (0.1, 0.5). "
@@ -201,7 +201,7 @@ def compare_rankings(
     Raises:
         OptionError: grids of different shape, or k not below the number of heads in both.
     """
-    engine.check_whole("k", k, at_least=1)
+    check_whole("k", k, at_least=1)
     a, b = (_mean(_array(one, score)).transpose("layer", "head") for one in (ours, others))
     if a.shape != b.shape:
         raise OptionError(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from mechlab.hooks.attach import Edits, Place, _Write
+from mechlab.hooks.attaching import Edits, Place, _Write
 
 __all__ = ["Probe", "probes"]
 

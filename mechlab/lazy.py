@@ -1,0 +1,35 @@
+"""Names that are imported on their first use, so that looking at results brings in no torch."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+
+__all__ = ["lazily"]
+
+
+def lazily(
+    package: str, names: Mapping[str, Sequence[str]], modules: Sequence[str] = ()
+) -> Callable[[str], object]:
+    """Return what a package takes as its `__getattr__`.
+
+    Importing a module binds its name in the package: no other public name may be the same.
+
+    Args:
+        package: its `__name__`.
+        names: the public names, by the module that each lives in.
+        modules: modules below it that are public as a whole.
+    """
+    homes = {name: module for module, listed in names.items() for name in listed}
+
+    def __getattr__(name: str) -> object:
+        """Import a public name on its first use and keep it."""
+        if name in homes:
+            value = getattr(import_module(homes[name]), name)
+        elif name in modules:
+            value = import_module(f"{package}.{name}")
+        else:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return __getattr__
