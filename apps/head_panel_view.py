@@ -1,6 +1,6 @@
 """What is known of one head on one prompt, as plain values. Nothing here touches Streamlit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import runs
 from request import Request
 
 __all__ = [
-    "HeadLook", "Score", "attention_view", "look_at", "pattern_of", "previous_token", "scores_of",
-    "sources", "tokens_of",
+    "HeadLook", "Score", "aimed", "answers_of", "attention_view", "look_at", "pattern_of",
+    "previous_token", "scores_of", "sources", "tokens_of",
 ]  # fmt: skip
 
 _LONG = 96  # tokens from which the last row is shown alone
@@ -39,27 +39,59 @@ class HeadLook:
     """Result of `ml.direct_logit_attribution(by="head_source")`; None without an answer."""
     refused: str = ""
     """Why something is missing."""
+    towards: tuple[str, ...] = ()
+    """Answer, and wrong answer of a pair, between which `sources` splits the logits."""
 
 
-def look_at(model: Any, prompt: Any, heads: list[str], *, run: str = "clean") -> HeadLook:
+def aimed(prompt: Any, target: str = "", foil: str = "") -> Any:
+    """Return a fact or pair with other tokens as its answers; empty ones stay as they are.
+
+    Raises:
+        PromptError: when both are the same.
+    """
+    if hasattr(prompt, "clean"):
+        right, wrong = target or prompt.answer, foil or prompt.wrong_answer
+        return replace(prompt, answer=right, wrong_answer=wrong)
+    if foil:
+        return ml.prompts.PromptPair(prompt.prompt, prompt.prompt, target or prompt.target, foil)
+    return replace(prompt, target=target or prompt.target)
+
+
+def answers_of(prompt: Any) -> tuple[str, str]:
+    """Return the answer and the wrong answer of a fact or pair, empty where it has none."""
+    if hasattr(prompt, "clean"):
+        return prompt.answer, prompt.wrong_answer
+    return prompt.target or "", ""
+
+
+def look_at(
+    model: Any, prompt: Any, heads: list[str], *, run: str = "clean", aim: Any = None
+) -> HeadLook:
     """Return what heads do on one prompt: one or three forward passes, or none if it is stored.
+
+    Args:
+        model: to look into.
+        prompt: a fact or a pair.
+        heads: such as `L5H1`.
+        run: which prompt of a pair is read.
+        aim: the prompt with the answers that writes are split between, if not its own; `aimed`.
 
     Raises:
         MechlabError: when there is no pattern: no attention, a head that is not there.
     """
-    store = ml.Store()
+    store, aim = ml.Store(), prompt if aim is None else aim
     pattern = store.run(ml.attention_pattern, model, prompt, heads=heads, run=run)
     try:
         tokens = store.run(ml.head_tokens, model, prompt, heads=heads, run=run)
     except (ml.SiteError, ml.ModelError) as error:
         return HeadLook(pattern, None, None, str(error).splitlines()[0])
-    pair = hasattr(prompt, "clean")
-    if not pair and not prompt.target:
+    towards = tuple(filter(None, answers_of(aim)))
+    if not towards:
         return HeadLook(pattern, tokens, None, "No answer is given, so there is no direct effect.")
-    metric = "logit_diff" if pair else "logit"
+    metric = "logit_diff" if len(towards) == 2 else "logit"
     direct = ml.direct_logit_attribution
-    sources = store.run(direct, model, prompt, by="head_source", metric=metric, run=run)
-    return HeadLook(pattern, tokens, sources)
+    sources = store.run(direct, model, aim, by="head_source", metric=metric, run=run)
+    return HeadLook(pattern, tokens, sources, towards=towards)
 
 
 def attention_view(look: HeadLook, head: str) -> Any:
@@ -67,8 +99,6 @@ def attention_view(look: HeadLook, head: str) -> Any:
     view = ml.plots.attention_views(look.pattern, heads=[head])[0]
     if view.shape[0] <= _LONG:
         return view
-    from dataclasses import replace
-
     return replace(
         view, values=view.values[-1:], state=view.state[-1:], row_labels=view.row_labels[-1:]
     )

@@ -14,8 +14,8 @@ from typing import Any
 import mechlab as ml
 
 __all__ = [
-    "PromptCheck", "check", "drop_all", "heads_per_key", "is_loaded", "load", "summary", "support",
-    "tokens",
+    "PromptCheck", "answer_problem", "check", "drop_all", "heads_per_key", "is_loaded", "load",
+    "summary", "support", "tokens",
 ]  # fmt: skip
 
 _MOST = 2
@@ -80,6 +80,22 @@ def tokens(arguments: dict[str, Any], text: str) -> list[str]:
     """
     model = _models.get(_key(arguments))
     return [] if model is None else list(model.token_strings(text))
+
+
+def answer_problem(arguments: dict[str, Any], prompt: str, answer: str) -> str:
+    """Return why an answer is not one token after a prompt; empty when it is, or nobody knows yet.
+
+    Only a loaded model can tell.
+    """
+    model = _models.get(_key(arguments))
+    if model is None:
+        return ""
+    try:
+        (ids,) = model.answer_tokens([prompt], [answer], answer="full")
+    except ml.MechlabError as error:
+        return str(error).splitlines()[0]
+    pieces = [model.token_string(token) for token in ids]
+    return "" if len(pieces) == 1 else f"{len(pieces)} tokens ({' + '.join(map(repr, pieces))})"
 
 
 def support(arguments: dict[str, Any]) -> dict[str, str] | None:

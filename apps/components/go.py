@@ -9,10 +9,13 @@ from pages import page_at, page_of_method
 __all__ = ["go", "open_run"]
 
 _KEPT_KEYS = ("layer", "head", "pos")
+_TOKENS = ("target", "foil")
 
 
 def go(address: str, label: str, *, key: str, **query: Any) -> None:
     """Draw a button that opens another page; nothing when there is no such page.
+
+    Target and foil of the URL go along.
 
     Args:
         address: of the page, e.g. `heads`.
@@ -24,8 +27,9 @@ def go(address: str, label: str, *, key: str, **query: Any) -> None:
     if page is None:
         return
     if st.button(label, key=key, icon=f":material/{page.icon}:", type="tertiary"):
-        wanted = {name: str(value) for name, value in query.items() if value is not None}
-        for name in _KEPT_KEYS:  # a value in the session would win over the URL's
+        wanted = {name: value for name in _TOKENS if (value := st.query_params.get(name))}
+        wanted |= {name: str(value) for name, value in query.items() if value is not None}
+        for name in (*_KEPT_KEYS, *_TOKENS):  # a value in the session would win over the URL's
             st.session_state.pop(name, None)
         st.switch_page(page.file, query_params=wanted)
 

@@ -19,6 +19,7 @@ from components.carry import carry, leave
 from components.cell_grid import cell_grid
 from components.plot_style import draw, faint, figure, ink, layout
 from components.progress import follow
+from components.selection import select_tokens
 from head_panel_view import HeadLook, Score
 from pages import page_at
 from pair_request import PAIR_FIELDS
@@ -48,6 +49,9 @@ def head_panel(
 ) -> None:
     """Draw everything that is known of one head on one of the prompts.
 
+    Target and foil of the URL are what the head's writes are split between here; the page's grid,
+    `told` and what a button runs stay with the answers of the result.
+
     Args:
         request: the request of the page; its model is the one that is looked into.
         layer: of the head.
@@ -61,14 +65,21 @@ def head_panel(
     name = f"L{layer}H{head}"
     st.markdown(f"##### Head {name}" + (f" &nbsp; :small[{told}]" if told else ""))
     prompt = _chosen_prompt(prompts, key)
-    look = look_or_offer(request, prompt, [name]) if prompt is not None else None
+    look = None
+    if prompt is not None:
+        usual = view.answers_of(prompt)
+        tokens = select_tokens(request, prompt.text, usual=usual)
+        aim = view.aimed(prompt, tokens.target, tokens.foil)
+        look = look_or_offer(request, prompt, [name], aim=aim)
     if look is not None:
         _look(look, layer, head, key, marks)
     _scores(request, look, layer, head, key)
     _buttons(request, layer, head, key, rerun)
 
 
-def look_or_offer(request: Request, prompt: Any, heads: list[str]) -> HeadLook | None:
+def look_or_offer(
+    request: Request, prompt: Any, heads: list[str], *, aim: Any = None
+) -> HeadLook | None:
     """Return what heads do on a prompt; without the model, offer to load it and return None."""
     job = ml.jobs.TABLE.job(_load_id(request))
     if job is not None and job.active:
@@ -77,7 +88,7 @@ def look_or_offer(request: Request, prompt: Any, heads: list[str]) -> HeadLook |
     if not states.no_model(request, lambda: _load(request)):
         return None
     try:
-        return view.look_at(loaded.load(request.load_arguments), prompt, heads)
+        return view.look_at(loaded.load(request.load_arguments), prompt, heads, aim=aim)
     except ml.MechlabError as error:
         st.warning(words(str(error).splitlines()[0], 300), icon=":material/visibility_off:")
         return None
@@ -156,7 +167,11 @@ def _sources(look: HeadLook, layer: int, head: int, key: str) -> None:
     order = range(len(values))
     if len(values) > _MOST_BARS:  # the strongest, in the order of the text
         order = sorted(sorted(order, key=lambda i: -abs(values[i]))[:_MOST_BARS])
-    st.markdown(f":small[**{title}**]", help="At the last token, in logits of the answer.")
+    towards = words(" − ".join(look.towards), 60) if effects else ""
+    st.markdown(
+        f":small[**{title}** {f'on {towards}' if towards else ''}]",
+        help="At the last token, in logits of the target, or of target minus foil.",
+    )
     chart = figure()
     chart.add_bar(
         x=[values[i] for i in order], y=list(range(len(order))), orientation="h",

@@ -7,9 +7,11 @@ import streamlit as st
 import loaded
 import mechlab as ml
 import runs
+from components.carry import ask_whole_page
 from components.progress import progress_words
-from lens_request import LensRequest, cell_of_lens, lens_of, operations
-from text import words
+from components.selection import select_tokens
+from lens_request import LensCell, LensRequest, cell_of_lens, lens_of, operations
+from text import signed, words
 from trace_request import TraceRequest
 
 __all__ = ["lens_panel"]
@@ -19,44 +21,80 @@ _AT_ONCE = 2e11
 
 
 def lens_panel(asked: TraceRequest, site: str, layer: int, pos: int) -> None:
-    """Draw the most probable tokens of one state, and where the answer stands among them."""
-    request = lens_of(asked, site)
-    run = runs.find(request) or _read_now(request)
+    """Draw the most probable tokens of one state, and where target and foil stand among them.
+
+    The target is the fact's answer unless the URL names another token. That changes what is read
+    here alone: the trace goes on answering for its own token until another one is traced.
+    """
     with st.container(key="lens"):
         st.markdown("**Logit lens** :small[:gray[the clean run, read here]]")
+        place = st.container()
+        tokens = select_tokens(asked, asked.prompt, usual=(asked.target, ""))
+        request = lens_of(asked, site, target=tokens.target, foil=tokens.foil)
+        run = runs.find(request) or _read_now(request)
         if run is None:
             _offer(request)
-        else:
-            _table(run, asked, layer, pos)
-
-
-def _table(run: str, asked: TraceRequest, layer: int, pos: int) -> None:
-    cell = cell_of_lens(runs.load(run), layer, pos)
-    rows = [
-        {"rank": n + 1, "next token": ml.plots.show_token(token), "p": probability}
-        for n, (token, probability) in enumerate(zip(cell.tokens, cell.probabilities, strict=True))
-    ]
-    config = {"p": st.column_config.ProgressColumn(format="%.3f", min_value=0.0, max_value=1.0)}
-    st.dataframe(rows, hide_index=True, key="lens_rows", height=212, column_config=config)
-    if cell.rank is not None:
-        answer = words(asked.target, 30)
-        st.caption(f"{answer}: rank {cell.rank + 1}, p = {cell.probability:.3f}")
-    _take_as_answer(asked, cell.tokens)
-
-
-def _take_as_answer(asked: TraceRequest, tokens: list[str]) -> None:
-    others = [token for token in tokens if token.strip() and token.strip() != asked.target.strip()]
-    with st.popover("Take another answer", width="stretch"):
-        st.caption("Makes it the answer of the fields; press Run to trace it.")
-        for token in others[:6]:
+            return
+        cell = cell_of_lens(runs.load(run), layer, pos)
+        with place:
+            _table(cell, request)
+        _followed(cell)
+        if tokens.target:
             st.button(
-                words(ml.plots.show_token(token)), key=f"answer.{token}", type="tertiary",
-                on_click=_set_answer, args=(token.strip(),),
+                f"Trace {words(tokens.target, 30)} instead", key="trace_target", type="tertiary",
+                on_click=_trace_target, args=(tokens.target,),
+                help="Makes it the answer of the fields; the picture stays until you press Run.",
             )  # fmt: skip
 
 
-def _set_answer(token: str) -> None:
+def _table(cell: LensCell, request: LensRequest) -> None:
+    """Draw the top tokens, each with a button that makes it the target and one for the foil."""
+    sides = {"target": request.target, "foil": request.foil}
+    # Only a token that begins with a space can follow the prompt as an answer.
+    rows = [
+        {"next token": ml.plots.show_token(token), "p": probability}
+        | {side: _mark(token, text) for side, text in sides.items()}
+        for token, probability in zip(cell.tokens, cell.probabilities, strict=True)
+    ]
+    config: dict[str, Any] = {
+        side: st.column_config.ButtonColumn(
+            side, type="tertiary", width=44, help=f"Read for this token as the {side}.",
+            on_click=_take, args=(side, cell.tokens), key=f"take.{side}",
+        )
+        for side in sides
+    }  # fmt: skip
+    config["p"] = st.column_config.NumberColumn(format="%.3f", width=48)
+    st.dataframe(rows, hide_index=True, key="lens_rows", height=212, column_config=config)
+
+
+def _mark(token: str, chosen: str) -> str | None:
+    if not token.startswith(" ") or not token.strip():
+        return None
+    return "●" if token.strip() == chosen else "○"
+
+
+def _take(side: str, tokens: list[str]) -> None:
+    """Callback of a button in the table: only writes the field, which the URL follows."""
+    click = st.session_state[f"take.{side}"]
+    if click is not None and click["row"] < len(tokens):
+        st.session_state[side] = tokens[click["row"]].strip()
+
+
+def _followed(cell: LensCell) -> None:
+    """Write where target and foil stand, and their difference."""
+    for one in cell.followed:
+        token = words(ml.plots.show_token(one.token))
+        st.caption(f"{one.name} {token}: rank {one.rank + 1}, p = {one.probability:.3f}")
+    if len(cell.followed) == 2:
+        target, foil = cell.followed
+        st.caption(f"target − foil: {signed(target.logit - foil.logit, 2)} logits")
+
+
+def _trace_target(token: str) -> None:
+    """Callback: the fields ask for another answer; the stored trace is not touched."""
     st.session_state["in.target"] = token
+    st.session_state["target"] = ""
+    ask_whole_page()
 
 
 def _read_now(request: LensRequest) -> str | None:

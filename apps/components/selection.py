@@ -1,26 +1,50 @@
-"""The one selection: layer, head, position, bound to the URL and shared by all pages and panels.
+"""The one selection: layer, head, position and two tokens, bound to the URL, shared by all pages.
 
 A click, the keyboard, a link and typing all do the same thing: they set these fields.
+
+`target` and `foil` are tokens to look at: the ones that a panel about one cell or head reads for.
+Empty, they are the answer and the wrong answer of the result. They never change what a result
+answers, nor what is run next: grids, fields and the code of the page stay as they are.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import streamlit as st
 
+import loaded
 from components.cell_grid import opened_cell
+from request import Request
 from text import words
 
 __all__ = [
     "COUNTED",
+    "TOKENS",
+    "Tokens",
     "clicked",
     "forget_what_is_not_here",
     "link_problems",
     "select",
+    "select_tokens",
+    "token_problem",
     "warn_of_link",
 ]
 
 COUNTED = {"layer": "Layer", "head": "Head", "pos": "Token"}
 """Selections that count from 0, with the words of their fields."""
+
+TOKENS = {"target": "Target", "foil": "Foil"}
+"""Selections that are the text of one token, with the words of their fields."""
+
+_LONGEST_TOKEN = 40
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a panel reads for; empty where nothing else than the result's own was chosen."""
+
+    target: str = ""
+    foil: str = ""
 
 
 def select(**counts: int) -> dict[str, int | None]:
@@ -80,3 +104,35 @@ def warn_of_link(problems: list[str]) -> None:
     """Show what `link_problems` found."""
     for problem in problems:
         st.warning(f"The link asked for {words(problem)}.", icon=":material/link_off:")
+
+
+def select_tokens(request: Request, prompt: str, *, usual: tuple[str, str] = ("", "")) -> Tokens:
+    """Draw the two URL-bound fields of tokens; say why one cannot be read for.
+
+    Args:
+        request: names the model, which tells what is a token if it is loaded.
+        prompt: the text that the tokens would continue.
+        usual: answer and wrong answer of the result, which empty fields stand for.
+    """
+    chosen: dict[str, str] = {}
+    for name, own, place in zip(TOKENS, usual, st.columns(2, gap="small"), strict=True):
+        text = place.text_input(
+            TOKENS[name], key=name, bind="query-params", placeholder=own or "–",
+            help="One token to look at; empty for the result's own. Changes no result.",
+        )  # fmt: skip
+        chosen[name] = "" if (text or "").strip() == own else (text or "").strip()
+    problems = {name: token_problem(request, prompt, text) for name, text in chosen.items() if text}
+    if (chosen["target"] or usual[0]) == (chosen["foil"] or usual[1]) != "":
+        problems |= {name: "target and foil are the same" for name in chosen if chosen[name]}
+    elif chosen["foil"] and not (chosen["target"] or usual[0]):
+        problems["foil"] = "it needs a target"
+    wrong = {name: why for name, why in problems.items() if why}
+    warn_of_link([f"{name} {chosen[name][:_LONGEST_TOKEN]!r}: {wrong[name]}" for name in wrong])
+    return Tokens(**{name: "" if name in wrong else text for name, text in chosen.items()})
+
+
+def token_problem(request: Request, prompt: str, text: str) -> str:
+    """Return why a text is no token to look at, in a few words; empty when it may be one."""
+    if len(text) > _LONGEST_TOKEN or not text.isprintable():
+        return f"a token is at most {_LONGEST_TOKEN} characters that can be printed"
+    return loaded.answer_problem(request.load_arguments, prompt, text)

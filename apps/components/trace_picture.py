@@ -13,6 +13,7 @@ import streamlit as st
 
 import mechlab as ml
 import trace_view
+from components.carry import whole_page_if_asked
 from components.cell_grid import cell_grid, opened_cell
 from components.charts import probability_bars, profile_lines
 from components.color_scale import color_scale
@@ -46,12 +47,16 @@ _WIDEST = 30  # columns that stay readable when three grids stand side by side
 def picture(trace: Any, run: str, request: TraceRequest, link: Mapping[str, str]) -> None:
     """Draw a stored trace.
 
+    Target and foil of the URL are read for by the lens at the chosen cell; the grids stay those of
+    the token that the trace scored.
+
     Args:
         trace: the result.
         run: its run id.
         request: what it answers, for the code export.
         link: the page's parameters before any field was drawn, to tell what a link got wrong.
     """
+    whole_page_if_asked()
     fact = _fact_field(trace)
     if (status := status_of(trace, fact)) != "ok":
         st.warning(f"This fact was left out: {words(status, 300)}", icon=":material/report:")

@@ -1,4 +1,8 @@
-"""Heads: which ones write the answer, and what it loses without them."""
+"""Heads: which ones write the answer, and what it loses without them.
+
+Target and foil of the URL are what the chosen head's writes are split between, in its panel; the
+grid stays that of the result's own answers.
+"""
 
 from typing import Any
 

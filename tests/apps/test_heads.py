@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from toy_pages import PAIR, grids_on, opened, press, run_to_the_end, texts
 from toy_pages import toy as toy
@@ -105,6 +106,31 @@ def test_a_link_opens_a_layer_alone_and_says_what_is_not_there(toy: ml.Model) ->
     assert "head 'abc': this result has head 0 to 3" in texts(bad)
     lost = opened("heads", run="0" * 12)
     assert "is not in this store" in lost.warning[0].value
+
+
+def test_target_and_foil_of_a_link_are_read_for_in_the_panel_and_change_no_result(
+    toy: ml.Model,
+) -> None:
+    pair = right_way_round(toy)
+    run = stored(toy, **pair)
+    loaded.load(HeadsRequest(model=toy.name).load_arguments)
+    before = {record.id for record in runs.recent(("direct_logit_attribution",))}
+    link = {"run": run, "layer": "1", "head": "0"}
+    app = opened("heads", **link, target="Oslo")
+    assert f"on Oslo − {pair['wrong_answer']}" in texts(app)
+    assert (app.query_params["run"], app.query_params["target"]) == (run, "Oslo")
+    assert app.text_input(key="in.answer").value == pair["answer"]
+    assert "The inputs changed" not in texts(app)
+    (new,) = {r.id for r in runs.recent(("direct_logit_attribution",))} - before
+    asked = ml.prompts.PromptPair(**{**pair, "answer": "Oslo"})
+    whole = ml.direct_logit_attribution(toy, asked, by="head_source", metric="logit_diff")
+    np.testing.assert_allclose(runs.load(new).source_attribution, whole.source_attribution)
+    for link["target"], why in {
+        "Oslo is": "2 tokens", "x" * 41: "at most 40", pair["wrong_answer"]: "are the same",
+    }.items():  # fmt: skip
+        bad = opened("heads", **link)
+        assert "The link asked for" in texts(bad) and why in texts(bad)
+        assert f"on {pair['answer']} − {pair['wrong_answer']}" in texts(bad)
 
 
 def test_changed_inputs_veil_the_picture_and_lead_back(toy: ml.Model) -> None:

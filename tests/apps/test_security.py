@@ -13,7 +13,7 @@ APPS = Path(__file__).parents[2] / "apps"
 TAMPERED = {
     "run": "../../etc/passwd", "b": "' OR 1=1", "layer": "999", "head": "abc", "pos": "-1",
     "site": "<img src=x>", "fact": "7", "ticked": "/etc/passwd,xx", "kind": "$x$", "spec": "{}",
-    "search": ":red[x]", "of_model": "/root",
+    "search": ":red[x]", "of_model": "/root", "target": "<b>$x$" * 99, "foil": "\x00",
 }  # fmt: skip
 
 
