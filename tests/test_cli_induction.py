@@ -111,6 +111,7 @@ def test_given_curves_are_fitted_without_a_model(ending: str, tmp_path: Path) ->
         (["induction", "--ablate", "--estimate", "--seed", "9"], "not known yet"),
         (["cmr", "--source", "logits"], "source"),
         (["cmr", "--curves", "x.csv", "--estimate"], "as they are in the file"),
+        (["cmr", "--curves", "x.csv", "--model", "atlas"], "--curves with --model"),
         (["cmr", "--curves", "setup.cfg"], "setup.cfg"),
     ],
 )

@@ -32,6 +32,7 @@ _WHAT, _HOW = "What to run on", "How"
 
 
 def cmr(
+    context: typer.Context,
     model: ModelName = "atlas",
     lists: Lists = 10,
     length: Length = 50,
@@ -84,11 +85,7 @@ def cmr(
     report = cmr_report(top, people)
     options = {"seed": seed, **given(source=source, null_draws=null_draws)}
     if curves is not None:
-        if estimate or source is not None:
-            raise OptionError(
-                f"--curves with {'--estimate' if estimate else '--source'}. Allowed: curves as "
-                "they are in the file. Leave one of them out."
-            )
+        _refuse_beside_curves(context)
         _fit_file(curves, options, report, html, as_json=as_json)
         return
     perform(
@@ -105,6 +102,22 @@ def cmr(
         top=top,
         report=report,
     )
+
+
+def _refuse_beside_curves(context: typer.Context) -> None:
+    """Refuse options that say how curves are measured, beside curves that were (OptionError)."""
+    measured = ("model", "lists", "length", "copies", "pool", "source", "device", "dtype", "estimate")  # fmt: skip
+    typed = [name for name in measured if _was_typed(context, name)]
+    if typed:
+        raise OptionError(
+            f"--curves with {', '.join(f'--{name}' for name in typed)}. Allowed: curves as they "
+            "are in the file, of no model here. Leave one or the other out."
+        )
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _fit_file(path: Path, options: Any, report: Any, html: Path | None, *, as_json: bool) -> None:

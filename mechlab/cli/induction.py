@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Copies", "Lists", "Length", "Pool", "induction", "lists_of"]
 
 _WHAT, _HOW = "What to run on", "How"
+_OTHER_LISTS = 1
+"""Added to the seed: lists to ablate heads on are not those that they were found on."""
 _KINDS = ("zero", "mean", "pattern_preserving")
 _ONLY = {
     "scores": (),
@@ -58,7 +60,7 @@ def induction(
         typer.Option(
             "--ablate",
             help="Ablate the heads that fit the context model best, the best induction heads, and "
-            "random heads of the same layers.",
+            "random heads of the same layers; on other lists than those they were found on.",
             rich_help_panel=_HOW,
         ),
     ] = False,
@@ -143,7 +145,9 @@ def induction(
     if not ablate:
         perform(Request("memory_heads", about, prompts, {"seed": seed}), **shown)
         return
-    complete = _groups(typed.get("k"), typed.get("heads"), seed, cache, estimate=estimate)
+    # Heads are found on the lists of `mechlab induction`, and ablated on lists of their own.
+    complete = _groups(typed.get("k"), typed.get("heads"), prompts, seed, cache, estimate=estimate)
+    prompts = lists_of(lists, length, copies=copies, pool=pool, seed=seed + _OTHER_LISTS)
     options = {
         "kinds": list(typed.get("kinds", _KINDS[:2])), "draws": typed.get("draws", 20),
         "seed": seed, **given(hi=hi, lo=lo), **_texts(texts, seed),
@@ -189,24 +193,30 @@ def _texts(source: str | None, seed: int) -> dict[str, Any]:
 
 
 def _groups(
-    k: int | None, heads: tuple[str, ...] | None, seed: int, cache: str | None, *, estimate: bool
+    k: int | None,
+    heads: tuple[str, ...] | None,
+    lists: "PromptSet[Any]",
+    seed: int,
+    cache: str | None,
+    *,
+    estimate: bool,
 ) -> Completion:
-    """Return what finds the groups of heads once the model is known."""
+    """Return what finds the groups of heads on these lists once the model is known."""
     if heads is not None:
         return lambda _, __: {"groups": {"named": list(heads)}, **given(k=k)}
 
-    def found(model: "Model", prompts: "PromptSet[Any]") -> dict[str, Any]:
+    def found(model: "Model", _: "PromptSet[Any]") -> dict[str, Any]:
         from mechlab.results import top_heads
         from mechlab.store import Store
         from mechlab.workflows import memory_heads
 
         store = Store(cache)
-        if estimate and store.key(memory_heads, model, prompts, seed=seed) not in store:
+        if estimate and store.key(memory_heads, model, lists, seed=seed) not in store:
             raise OptionError(
                 "--estimate of --ablate needs the heads, which are not known yet. Allowed: with "
                 "--heads, or once mechlab induction was run on the same lists."
             )
-        scores = store.run(memory_heads, model, prompts, seed=seed)
+        scores = store.run(memory_heads, model, lists, seed=seed)
         most = k or max(1, round(model.n_layers * (model.n_heads or 0) / 10))
         pick: dict[str, Callable[[], Any]] = {
             "cmr": lambda: -scores.distance.reset_coords(drop=True),

@@ -20,13 +20,13 @@ SCORE_COLUMNS = {
     "distance": "CMR distance",
 }  # fmt: skip
 CMR_COLUMNS = {
-    "head": "head", "distance": "dist.", "peak_lag": "peak", "prefix_matching": "match",
+    "head": "head", "distance": "dist.", "peak_lag": "lag", "prefix_matching": "match",
     "copying": "copy", "beta_enc": "β enc", "beta_rec": "β rec", "gamma_ft": "γ",
-    "near_optimal": "near", "p_matched": "p noise", "p_walk": "p walk", "human_distance": "human",
+    "near_optimal": "near", "p_matched": "noise", "p_walk": "walk", "human_distance": "human",
 }  # fmt: skip
 _MEANT = (
-    "dist.: CMR distance; peak: lag; match: prefix matching; near: cells that fit as well; p: "
-    "curves without memory that do"
+    "dist.: CMR distance; lag: of the peak; match: prefix matching; near: cells that fit as well; "
+    "noise, walk: p, how often such curves without memory fit as well"
 )
 _ABLATION = {
     "group": "group", "ablation": "ablation", "intact": "intact", "effect": "change",
