@@ -106,7 +106,8 @@ def cmr(
 
 def _refuse_beside_curves(context: typer.Context) -> None:
     """Refuse options that say how curves are measured, beside curves that were (OptionError)."""
-    measured = ("model", "lists", "length", "copies", "pool", "source", "device", "dtype", "estimate")  # fmt: skip
+    measured = ("model", "lists", "length", "copies", "pool", "source", "device", "dtype",
+                "estimate")  # fmt: skip
     typed = [name for name in measured if _was_typed(context, name)]
     if typed:
         raise OptionError(
