@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edit_request
 import loaded
 import mechlab as ml
 from heads_request import HeadsRequest
@@ -27,6 +28,9 @@ REST: list[Request] = [
     PathsRequest(receiver="L2H0.v"),
     RetrievalRequest(lengths="128", depths=1, max_new_tokens=3),
     InductionRequest(length=10, count=2),
+    replace(
+        edit_request.example_of("atlas"), tokens=2_000, samples=1, generation_length=12, drift=0
+    ),
 ]
 RUNNER = """
 import functools, runpy, sys
