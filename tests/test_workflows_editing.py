@@ -95,6 +95,10 @@ def test_a_killed_sweep_goes_on_from_its_journal(
     resumed = edit_sweep(model, CASES, **options)
     assert len(made) == 1
     xr.testing.assert_equal(resumed, sweep)
+    for name, held in journal.items():  # as kept before `residual` was known
+        journal[name] = np.concatenate([held[:10], held[12:]])
+    older = edit_sweep(model, CASES, **options)
+    assert len(made) == 1 and older.residual.isnull().all() and older.norm.equals(sweep.norm)
 
 
 def test_the_story_holds_the_trace_of_the_model_before_and_after_its_edit(told: Any) -> None:

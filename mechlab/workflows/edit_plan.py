@@ -5,14 +5,9 @@ from dataclasses import dataclass, fields
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import xarray as xr
-
 from mechlab.engine import check_choice, check_whole
 from mechlab.errors import ModelError, OptionError
 from mechlab.methods.editing import (
-    Delta,
-    Edit,
     KeyStatistics,
     edit_settings,
     key_statistics,
@@ -33,33 +28,19 @@ from mechlab.methods.editing.rows import check_targets
 from mechlab.methods.editing.sentences import check_sentences
 from mechlab.methods.editing.values import Objective
 from mechlab.prompts import EditCase, EditRequest, PromptSet
+from mechlab.workflows.made_edits import MadeEdit
 
 if TYPE_CHECKING:
     from mechlab.models import Model
     from mechlab.progress import Journal, ProgressCallback
 
 __all__ = [
-    "NUMBERS",
     "EditPlan",
-    "MadeEdit",
     "check_given_statistics",
     "check_setting_names",
     "check_unedited",
     "counted",
 ]
-
-NUMBERS = (
-    "division_factor",
-    "division_ratio",
-    "norm",
-    "relative_norm",
-    "value_ratio",
-    "probability_optimised",
-    "steps",
-    "probability_new",
-    "probability_new_before",
-)
-"""What is kept of every edit besides its factors."""
 
 _FIXED = {
     "model", "request", "requests", "layer", "layers", "key_statistics", "variant", "site", "seed",
@@ -68,21 +49,6 @@ _FIXED = {
 """What a workflow decides itself."""
 
 _PARAMETERS = signature(rank_one_edit).parameters
-
-
-@dataclass(frozen=True)
-class MadeEdit:
-    """An edit and its numbers by name, those of `NUMBERS`."""
-
-    edit: Edit
-    numbers: Mapping[str, float]
-
-    @property
-    def factors(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Left `[d_out]` and right `[d_in]` of its one change."""
-        (delta,) = self.edit.deltas
-        assert isinstance(delta, Delta)
-        return delta.left[:, 0], delta.right[:, 0]
 
 
 @dataclass(frozen=True)
@@ -150,16 +116,16 @@ class EditPlan:
         key = f"edit {layer} {request.to_json()} {','.join(self.model.edits)}"
         held = None if journal is None else journal.get(key)
         if held is not None:
-            return _unpacked(held, self.model, self.site, request, layer)
-        edit = rank_one_edit(
-            self.model, request, layer=layer, key_statistics=self.statistics, site=self.site,
-            variant=self.variant, contexts=self.contexts, seed=self.seed, **self.settings,
+            made_by = unedited_fingerprint(self.model)
+            return MadeEdit.unpacked(held, self.place(layer), request, made_by, self.model.edits)
+        made = MadeEdit.fresh(
+            rank_one_edit(
+                self.model, request, layer=layer, key_statistics=self.statistics, site=self.site,
+                variant=self.variant, contexts=self.contexts, seed=self.seed, **self.settings,
+            )
         )  # fmt: skip
-        made = MadeEdit(edit, _numbers(edit))
         if journal is not None:
-            left, right = made.factors
-            about = [len(left), *(made.numbers[name] for name in NUMBERS)]
-            journal.put(key, np.concatenate([about, left, right]))
+            journal.put(key, made.packed())
         return made
 
 
@@ -230,36 +196,3 @@ def counted(
         model, layer=sorted(layers), corpus=corpus, tokens=tokens, seed=seed, site=site,
         progress=progress,
     )  # fmt: skip
-
-
-def _numbers(edit: Edit) -> dict[str, float]:
-    """Return `NUMBERS` of a fresh edit from its details."""
-    details, (delta,) = edit.details, edit.deltas
-    assert isinstance(delta, Delta)
-    towards, mean = delta.right[:, 0], details.key_mean.values[0]
-    before, value = details.value_before.values[0], details.value.values[0]
-    reached = details.probability.values[0]
-    factor = float(details.division_factor[0])
-    return {
-        "division_factor": factor,
-        "division_ratio": factor / float(mean @ towards),
-        "norm": float(details.norm[0]),
-        "relative_norm": float(details.norm[0] / details.weight_norm[0]),
-        "value_ratio": float(np.linalg.norm(value - before) / np.linalg.norm(before)),
-        "probability_optimised": float(reached[~np.isnan(reached)][-1]),
-        "steps": float(details.steps[0]),
-        "probability_new": float(details.probability_new[0]),
-        "probability_new_before": float(details.probability_new_before[0]),
-    }
-
-
-def _unpacked(
-    held: np.ndarray[Any, Any], model: "Model", site: EditSite, request: EditRequest, layer: int
-) -> MadeEdit:
-    """Return the edit that a journal kept."""
-    numbers = dict(zip(NUMBERS, map(float, held[1:]), strict=False))
-    rest = held[1 + len(NUMBERS) :]
-    left, right = np.split(rest, [int(held[0])])
-    delta = Delta(layer, site, left[:, None], right[:, None])
-    edit = Edit((delta,), (request,), unedited_fingerprint(model), model.edits, xr.Dataset())
-    return MadeEdit(edit, numbers)

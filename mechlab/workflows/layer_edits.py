@@ -72,7 +72,9 @@ def edit_sweep(
         `drift` (nats, NaN without a reference), and of the edit `division_factor`,
         `division_ratio` (k.u over that of the mean key: 1 for R-ROME, near 0 the change explodes),
         `norm`, `relative_norm` (share of the weight's), `value_ratio` (||v* - v0|| / ||v0||),
-        `probability_optimised` (of the object when the optimisation ended) and `steps`. `left`
+        `probability_optimised` (of the object when the optimisation ended), `steps`, `residual` and
+        `residual_bare` (distance of the edited output from v* at the key that meets it and at the
+        bare prompt's, see `ml.rank_one_edit`). `left`
         (case, layer, d_out) and `right` (case, layer, d_in) are the edits themselves, see
         `ml.swept_edit`. `score` (layer) is S over the cases. Each measure is there as
         `..._before` (case) too, of the model without an edit.

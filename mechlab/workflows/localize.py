@@ -116,7 +116,9 @@ def localize_edit_verify(
         - `effect` (stage, case, site, layer, pos), `total_effect`, `clean_probability` (stage,
           case) of both traces: stage `before` scores the old object (the top prediction where a
           request has none), `after` the new one with the chosen edit in force;
-        - `chosen` (layer), also as attribute `chosen_layer` (-1 in partial results);
+        - `chosen` (layer), also as attribute `chosen_layer` (-1 in partial results); attributes
+          `key_tokens`, counted for the key statistics, and `key_ridge`, the most that was added to
+          their diagonal because they had no inverse;
         - `nll`, `accuracy`, `success`, `generation` as `ml.evaluate_edit` has them, by stage;
         - `summary_mean`, `summary_low`, … of (metric): `ml.edit_summary` of the chosen edit.
 
@@ -237,9 +239,11 @@ class _Story:
             **about,
         )  # fmt: skip
         by = self.wanted if isinstance(self.wanted, str) else "given"
+        plan = self.sweep.plan
         return result.assign_attrs(
-            edit_site=self.sweep.plan.site, chosen_layer=self.chosen, chosen_by=by
-        )
+            edit_site=plan.site, chosen_layer=self.chosen, chosen_by=by,
+            key_tokens=plan.statistics.tokens, key_ridge=max(plan.statistics.ridge),
+        )  # fmt: skip
 
     def _stages(self) -> dict[str, Any]:
         """Return what evaluations say before and after, NaN or empty before they were made."""

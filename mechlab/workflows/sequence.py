@@ -18,7 +18,8 @@ from mechlab.progress import Journal, Progress, ProgressCallback
 from mechlab.prompts import EditCase, PromptSet, as_prompt_set
 from mechlab.results import analysis, new_result
 from mechlab.workflows.aftermath import Aftermath, check_watch
-from mechlab.workflows.edit_plan import NUMBERS, EditPlan, MadeEdit, check_unedited
+from mechlab.workflows.edit_plan import EditPlan, check_unedited
+from mechlab.workflows.made_edits import NUMBERS, MadeEdit
 from mechlab.workflows.sweeping import plan_options
 
 if TYPE_CHECKING:

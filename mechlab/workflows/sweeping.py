@@ -12,7 +12,8 @@ from mechlab.methods.evaluation.measures import MEASURES, Protocol, harmonic_mea
 from mechlab.methods.evaluation.summary import SCORED
 from mechlab.progress import Journal
 from mechlab.prompts import EditCase, PromptSet
-from mechlab.workflows.edit_plan import NUMBERS, EditPlan, MadeEdit
+from mechlab.workflows.edit_plan import EditPlan
+from mechlab.workflows.made_edits import NUMBERS, MadeEdit
 
 __all__ = ["REQUEST", "Sweep", "plan_options", "request_coords"]
 
@@ -22,7 +23,10 @@ MEASURED = tuple(name for kind in MEASURES.values() for name in (kind, f"{kind}_
 CELLS = (*MEASURED, "case_score", "probability_true", "rewrite_score", "drift", *NUMBERS)
 """Variables of (case, layer), but for `probability_new_before`, which needs no layer."""
 
-UNITS = {"drift": "nats", "steps": "count", "norm": "weight", "division_factor": "activation"}
+UNITS = {
+    "drift": "nats", "steps": "count", "norm": "weight", "division_factor": "activation",
+    "residual": "activation", "residual_bare": "activation",
+}  # fmt: skip
 REQUEST = ("template", "subject", "target", "target_true")
 """Fields of a request, kept as coordinates `request_...` of (case)."""
 

@@ -140,6 +140,9 @@ def test_each_variant_is_exact_at_its_own_key_and_not_at_the_other(variant):
     assert error[exact] < 1e-10 and error[other] > 1e-3
     assert edited("neox", variant).rank == 1
     np.testing.assert_allclose(float(details.cast_error[0]), 0, atol=1e-12)
+    away = {name: np.linalg.norm(one - details.value.values[0]) for name, one in reached.items()}
+    told = float(details.residual[0]), float(details.residual_bare[0])
+    np.testing.assert_allclose(told, (away[exact], away["bare"]), atol=1e-10)
 
 
 def test_key_templates_make_up_half_of_the_mean_key_and_the_variant_is_exact_there():
@@ -271,6 +274,8 @@ def test_contexts_are_drawn_from_the_model_by_seed_and_stored_with_the_edit():
         steps=2,
     )  # fmt: skip
     assert tuple(edit.details.context.values) == drawn
+    away = float(edit.details.residual[0])
+    assert 0 < away < 1e-5 < float(edit.details.residual_bare[0]), "R-ROME's own key, and the other"
 
 
 def test_half_precision_edits_are_solved_wide_and_measured_after_the_cast():

@@ -12,14 +12,13 @@ from mechlab.engine import check_choice, check_whole
 from mechlab.errors import MechlabError, OptionError
 from mechlab.methods.editing.contexts import check_contexts, check_templates, rome_contexts
 from mechlab.methods.editing.continuing import at_projection, start
-from mechlab.methods.editing.deltas import Delta
 from mechlab.methods.editing.edits import Edit, unedited_fingerprint
+from mechlab.methods.editing.meeting import meeting
 from mechlab.methods.editing.modules import EditSite, Projection, default_site, projection
 from mechlab.methods.editing.moments import KeyStatistics
 from mechlab.methods.editing.recording import efficacy, measured, runs_plain
 from mechlab.methods.editing.rows import as_requests, check_targets, prompt_rows, subject_rows
 from mechlab.methods.editing.settings import default_clamp
-from mechlab.methods.editing.solving import direction, rank_one_update
 from mechlab.methods.editing.values import Objective, Optimised, optimise
 from mechlab.prompts import EditRequest
 
@@ -89,9 +88,11 @@ def rank_one_edit(
         The `Edit`. Its `details` hold: `key_mean`, `key_bare` (edit, d_in); `value_before`, `value`
         (edit, d_out); `division_factor` (edit), k.u for u of unit length: near 0 the change
         explodes; the terms of the loss in nats, `probability` and `delta_norm` (edit, step), NaN
-        after the stop; `stopped` (edit); `cast_error` (edit), ||W'k* + b - v*|| / ||v*|| in the
-        model's precision; `probability_new`, `probability_true` (edit) after the bare prompt, with
-        the edit in force, and both `_before`; `norm` and `weight_norm` (delta); the contexts.
+        after the stop; `stopped` (edit); `residual` (edit), ||W'k + b - v*|| in the model's
+        precision at the key that meets v*, `residual_bare` that at the key of the bare prompt, and
+        `cast_error`, the former over ||v*||; `probability_new`, `probability_true` (edit) after the
+        bare prompt, with the edit in force, and both `_before`; `norm` and `weight_norm` (delta);
+        the contexts.
 
     Raises:
         OptionError: options out of range, statistics of another model, layer or projection, or
@@ -130,14 +131,14 @@ def rank_one_edit(
             batches, lambda delta: at_projection(place, delta), value_before[None], objective
         )
         value = value_before + found.delta[0].double()
-        delta, about = solved(place, mean, keys[0], value, key_statistics.moment(layer), variant)
+        delta, about = meeting(place, mean, keys[0], value, key_statistics.moment(layer), variant)
         edit = Edit((delta,), (request,), unedited_fingerprint(model), model.edits)
         data = {
             "key_mean": (("edit", "d_in"), mean[None].cpu().numpy()),
             "key_bare": (("edit", "d_in"), keys[:1].cpu().numpy()),
             "value_before": (("edit", "d_out"), value_before[None].cpu().numpy()),
             "value": (("edit", "d_out"), value[None].cpu().numpy()),
-            **{name: ("edit", [number]) for name, number in about.items()},
+            **about,
             **curve_variables(found),
         }
         return measured(
@@ -169,24 +170,6 @@ def _mean_key(
         return keys.mean(0)
     others = _keys(start(model, rows, place.layer, reading=place, plain=True))
     return (keys.mean(0) + others.mean(0)) / 2
-
-
-def solved(
-    place: Projection, mean: Tensor, bare: Tensor, value: Tensor, moment: Tensor, variant: str
-) -> tuple[Delta, dict[str, float]]:
-    """Return the change, and the numbers that say how well it is posed."""
-    moment = moment.to(bare.device)
-    towards = direction(moment, bare if variant == "p-rome" else mean)
-    met = mean if variant == "r-rome" else bare
-    left, right, factor = rank_one_update(met, value - place.value_of(met), towards)
-    delta = Delta(place.layer, place.site, left[:, None], right[:, None])  # type: ignore[arg-type]
-    wide = torch.float64 if place.weight.dtype == torch.float64 else torch.float32
-    stored = (place.weight.to(wide) + delta.change(wide).to(bare.device)).to(place.weight.dtype)
-    reached = stored.double() @ met
-    if place.bias is not None:
-        reached = reached + place.bias.double()
-    error = float((reached - value).norm() / value.norm())
-    return delta, {"division_factor": factor, "cast_error": error}
 
 
 def _checked(

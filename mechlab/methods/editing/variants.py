@@ -9,6 +9,7 @@ import torch
 from mechlab.engine import check_choice
 from mechlab.errors import OptionError
 from mechlab.methods.editing.edits import Edit, unedited_fingerprint
+from mechlab.methods.editing.meeting import meeting
 from mechlab.methods.editing.modules import projection
 from mechlab.methods.editing.moments import KeyStatistics
 from mechlab.methods.editing.rank_one import (
@@ -16,7 +17,6 @@ from mechlab.methods.editing.rank_one import (
     Variant,
     check_statistics,
     collect,
-    solved,
 )
 from mechlab.methods.editing.recording import Efficacy, measured
 
@@ -70,14 +70,14 @@ def as_variant(
             torch.tensor(held[name].values[0], device=place.weight.device)
             for name in ("key_mean", "key_bare", "value")
         )
-        delta, about = solved(place, mean, bare, value, key_statistics.moment(layer), variant)
+        delta, about = meeting(place, mean, bare, value, key_statistics.moment(layer), variant)
         other = Edit((delta,), edit.requests, edit.fingerprint, model.edits)
         before = Efficacy(held.probability_new_before.values, held.probability_true_before.values)
         kept = (*_NEEDED[:-1], *_CURVES)
         return measured(
             model, other, before,
             {name: (held[name].dims, held[name].values, held[name].attrs) for name in kept}
-            | {name: ("edit", [number]) for name, number in about.items()},
+            | about,
             method="rank_one_edit",
             options={**options, "key_statistics": key_statistics.digest},
             contexts=tuple(held.context.values.tolist()), seed=held.attrs.get("seed"),
