@@ -43,7 +43,8 @@ def list_runs(
     if not entries:
         print(f"no results in {store.root}")
         return
-    _print_table(entries)
+    tags = {key: " ".join(said.tags) for key, said in store.remarks().items() if said.tags}
+    _print_table(entries, tags)
 
 
 @runs.command("show")
@@ -141,16 +142,18 @@ def _about(entry: "Entry") -> dict[str, Any]:
     }
 
 
-def _print_table(entries: "list[Entry]") -> None:
+def _print_table(entries: "list[Entry]", tags: dict[str, str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*("run", "method", "model", "prompts", "created", "kB"), box=box.SIMPLE_HEAD)
+    columns = ("run", "method", "model", "prompts", "created", "kB", *(["tags"] if tags else []))
+    table = Table(*columns, box=box.SIMPLE_HEAD)
     for entry in entries:
         first = entry.labels[0] if entry.labels else entry.name
         more = f" and {len(entry.labels) - 1} more" if len(entry.labels) > 1 else ""
         when = entry.when.astimezone().strftime("%Y-%m-%d %H:%M")
         size = f"{entry.size / 1000:.0f}"
-        table.add_row(entry.id, entry.method, entry.model_name, first + more, when, size)
+        told = [tags.get(entry.key, "")] if tags else []
+        table.add_row(entry.id, entry.method, entry.model_name, first + more, when, size, *told)
     Console().print(table)

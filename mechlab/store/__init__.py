@@ -4,6 +4,7 @@ On disk, below the root:
 
     <method>/<key[:2]>/<key>/record.json           the result on a prompt set; written last
     <method>/<key[:2]>/<key>/data-<writer>.zarr/    its arrays (zarr format 3)
+    <method>/<key[:2]>/<key>/remark.json           tags and note, where somebody wrote any
     <method>/prompts/<key[:2]>/<key>/...            the result on one prompt, in the same form
     .../journal/                                    batches of a run that is under way
     leases/<key>.json                               who computes what right now
@@ -15,6 +16,7 @@ A folder without a valid `record.json` is debris: readers ignore it, `Store.clea
 from mechlab.store.cost import TraceCost, trace_cost
 from mechlab.store.lease import Running
 from mechlab.store.records import DamagedEntry, DamagedEntryWarning, Entry, NewerEntry
+from mechlab.store.remarks import Remark
 from mechlab.store.store import Damage, Store
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "DamagedEntryWarning",
     "Entry",
     "NewerEntry",
+    "Remark",
     "Running",
     "Store",
     "TraceCost",

@@ -1,8 +1,8 @@
 """Bundles: stored results as one zip, to hand to another store; checked before anything is kept.
 
-A bundle holds the same files as the store, records and data, below the same paths. Nothing in it is
-trusted: paths are rebuilt from keys, every file is compared with its checksum, every key with what
-it is the digest of, and sizes are bounded before a byte is unpacked.
+A bundle holds the same files as the store, records, data and remarks, below the same paths.
+Nothing in it is trusted: paths are rebuilt from keys, every file is compared with its checksum,
+every key with what it is the digest of, and sizes are bounded before a byte is unpacked.
 """
 
 import io
@@ -13,6 +13,7 @@ from mechlab.canonical import digest
 from mechlab.errors import StoreError
 from mechlab.store.encoding import checksums
 from mechlab.store.records import Entry, path_of
+from mechlab.store.remarks import REMARK, remark_of_bytes
 from mechlab.store.shelf import RECORD, Shelf
 
 __all__ = ["MOST_BYTES", "pack", "unpack"]
@@ -65,6 +66,8 @@ def unpack(shelf: Shelf, data: bytes) -> list[str]:
 
 def _files(shelf: Shelf, entry: Entry) -> Iterator[str]:
     yield f"{entry.path}/{RECORD}"
+    if REMARK in shelf.place.names(entry.path):
+        yield f"{entry.path}/{REMARK}"
     yield from (f"{entry.path}/{entry.data}/{name}" for name in entry.files)
     for key in entry.chunks:
         chunk = shelf.entry(path_of(entry.method, "prompt", key))
@@ -100,13 +103,18 @@ def _entry(files: dict[str, bytes], path: str) -> Entry:
 
 
 def _check(entry: Entry, files: dict[str, bytes]) -> None:
-    """Compare an entry's data with its record."""
+    """Compare an entry's data with its record, and read the remark on it."""
     held = {name: files.get(f"{entry.path}/{entry.data}/{name}") for name in entry.files}
     missing = [name for name, content in held.items() if content is None]
     found = checksums({name: content for name, content in held.items() if content is not None})
     wrong = missing or [n for n, check in found.items() if check != tuple(entry.files[n])]
     if wrong:
         raise _refused(f"{wrong[0]} of entry {entry.id} is missing or lacks its checksum")
+    if (remark := files.get(f"{entry.path}/{REMARK}")) is not None:
+        try:
+            remark_of_bytes(remark, entry.id)
+        except StoreError as err:
+            raise _refused(str(err)) from err
 
 
 def _keep(shelf: Shelf, entry: Entry, files: dict[str, bytes]) -> None:
@@ -115,6 +123,9 @@ def _keep(shelf: Shelf, entry: Entry, files: dict[str, bytes]) -> None:
         if data:
             shelf.place.write(f"{entry.path}/{entry.data}", data)
         shelf.place.replace(f"{entry.path}/{RECORD}", entry.to_bytes())
+        remark = files.get(f"{entry.path}/{REMARK}")
+        if remark is not None and REMARK not in shelf.place.names(entry.path):
+            shelf.place.replace(f"{entry.path}/{REMARK}", remark)
     except OSError as err:
         raise StoreError(
             f"entry {entry.id} cannot be written to {shelf.place.url}: {err.strerror or err}.\n"

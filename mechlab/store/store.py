@@ -37,6 +37,7 @@ from mechlab.store.records import (
     NewerEntry,
     path_of,
 )
+from mechlab.store.remarks import REMARK, Remark, changed, read_remark, write_remark
 from mechlab.store.running import JOURNAL, Run, load_entry
 from mechlab.store.shelf import RECORD, Shelf
 from mechlab.store.trained import trained_folder
@@ -337,8 +338,56 @@ class Store:
             freed += 0 if part is None else self._remove(part)
         return freed
 
+    def remark(
+        self,
+        key: str,
+        *,
+        tags: Iterable[str] | None = None,
+        note: str | None = None,
+        shown_although: str | None = None,
+    ) -> Remark:
+        """Write beside a run what people say of it; return all that is said of it now.
+
+        The result, its key and its checksums do not change. Remarks stay when the run is computed
+        again, travel in bundles, and go when it is deleted.
+
+        Args:
+            key: of a run, or the start of it.
+            tags: short words to find it by; `()` removes them, `None` leaves them.
+            note: free text; `""` removes it, `None` leaves it.
+            shown_although: why it means little, where somebody chose to look at it all the same.
+
+        Raises:
+            StoreError: when there is no such run, the remark is too long or has characters that are
+                not allowed, or it cannot be written; what was said before stays then.
+        """
+        entry = self.entry(key)
+        if entry.kind != "run":
+            raise StoreError(f"{entry.id} is one prompt of a run.\n  Allowed: the id of a run.")
+        held = self.remarks([entry.key]).get(entry.key, Remark())
+        new = changed(held, tags=tags, note=note, shown_although=shown_although)
+        write_remark(self._shelf.place, entry.path, new)
+        return new
+
+    def remarks(self, keys: Iterable[str] | None = None) -> dict[str, Remark]:
+        """Return what is said of runs, by key; runs without a remark are left out.
+
+        What is damaged counts as nothing said, with a warning.
+
+        Args:
+            keys: of runs, or starts of them; by default all runs.
+        """
+        found: dict[str, Remark] = {}
+        for start in [""] if keys is None else keys:
+            for path in self._shelf.paths("run", start=start):
+                try:
+                    found[path.rpartition("/")[2]] = read_remark(self._shelf.place, path)
+                except StoreError as err:
+                    warnings.warn(str(err), DamagedEntryWarning, stacklevel=2)
+        return {key: remark for key, remark in found.items() if remark}
+
     def bundle(self, keys: Iterable[str]) -> bytes:
-        """Return stored results as one zip, for `add_bundle` of another store.
+        """Return stored results and the remarks on them as one zip, for `add_bundle`.
 
         Raises:
             StoreError: when there is no such entry, or one of its files cannot be read.
@@ -347,6 +396,8 @@ class Store:
 
     def add_bundle(self, data: bytes) -> list[str]:
         """Keep the results of a bundle and return their keys; it is checked whole before.
+
+        A remark of the bundle is kept where this store has none on that run.
 
         Raises:
             StoreError: when anything in it is not as `bundle` writes it; nothing is kept then.
@@ -405,7 +456,7 @@ class Store:
             yield path
             return
         names = self._shelf.place.names(path)
-        yield from (f"{path}/{n}" for n in names if n not in (RECORD, entry.data))
+        yield from (f"{path}/{n}" for n in names if n not in (RECORD, REMARK, entry.data))
 
     def _remove(self, entry: Entry) -> int:
         self._shelf.place.remove(f"{entry.path}/{RECORD}")  # first: then the rest is debris
