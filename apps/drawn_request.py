@@ -22,6 +22,9 @@ SEEDS = range(32)
 
 R = TypeVar("R", bound="DrawnRequest")
 
+_fields_of: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+"""Fields that drew the prompts, None where none did, by method and digest: a search of seconds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnRequest(Request):
@@ -97,9 +100,12 @@ def asked_with(request: R, result: Any, candidates: Iterable[Mapping[str, Any]])
         request, **model_fields_of(result), **mine, more=json.dumps(more, sort_keys=True)
     )
     wanted = str(result.attrs.get("prompts_digest", ""))
-    drawn = (replace(known, **fields) for fields in candidates)
-    found = next((one for one in drawn if one.digest() == wanted), None)
-    return replace(known, other_prompts=wanted) if found is None else found
+    key = (request.method, wanted)
+    if key not in _fields_of:
+        fitting = (one for one in candidates if replace(known, **one).digest() == wanted)
+        _fields_of[key] = next(fitting, None)
+    found = _fields_of[key]
+    return replace(known, other_prompts=wanted) if found is None else replace(known, **found)
 
 
 def set_name(result: Any) -> str:

@@ -1,15 +1,26 @@
 """Runs & compare: the table, what is ticked, and the tools, with results of a cardboard engine."""
 
 import io
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import needle_model
 import pytest
+from edit_pages import once  # noqa: F401
 from streamlit.testing.v1 import AppTest
+from toy_pages import PAIR
 
 import mechlab as ml
 from compare_view import compare, spec_differences, views_of
 from components import store_table, store_tools
+from heads_request import HOW, HeadsRequest
+from induction_request import InductionRequest
+from pages import PAGES
+from paths_request import PathsRequest
 from store_view import filtered, newest_versions, older, rows
 from trace_request import TraceRequest
 
@@ -171,18 +182,71 @@ def test_the_same_request_differs_in_nothing(engine, stored) -> None:
     assert spec_differences([record, record]) == []
 
 
-@pytest.mark.parametrize("page", ["stored"])
-def test_the_page_imports_no_torch(page: str) -> None:
-    import subprocess
-    import sys
+LOOKER = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from streamlit.testing.v1 import AppTest
+import mechlab as ml
+from pages import page_of_method
 
-    code = (
-        "import sys\n"
-        f"sys.path.insert(0, {str(Path(MAIN).parent)!r})\n"
-        "from streamlit.testing.v1 import AppTest\n"
-        f"app = AppTest.from_file({MAIN!r}, default_timeout=60)\napp.run()\n"
-        f"app.switch_page('views/{page}.py').run()\nassert not app.exception\n"
-        "print({'torch', 'transformers', 'transformer_lens'} & set(sys.modules))"
-    )
-    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert seen.stdout.strip() == "set()"
+app = AppTest.from_file(sys.argv[1] + "/main.py", default_timeout=60)
+app.run()
+
+def look(file, picture="", **link):
+    app.switch_page(file)
+    for name in list(app.query_params):
+        del app.query_params[name]
+    for name, value in link.items():
+        app.query_params[name] = value
+    app.run()
+    if picture:
+        key, _, value = picture.partition("=")
+        app.segmented_control(key=key).set_value(value)
+        app.run()
+    names = [part.proto.component_name for part in app.get("bidi_component")]
+    return {"problems": [e.value for e in (*app.exception, *app.error)],
+            "grids": sum(name.endswith("cell_grid") for name in names),
+            "code": any("ml.Store()" in code.value for code in app.code),
+            "heavy": sorted({"torch", "transformers", "transformer_lens"} & set(sys.modules))}
+
+more = {"retrieval_score": "chart=mask", "attention_by_lag": "score=cmr_distance"}
+opened = [record for record in ml.Store().find() if page_of_method(record.method)]
+for record in opened:
+    page, picture = page_of_method(record.method), more.get(record.method, "")
+    seen = look(page.file, picture, run=record.id, layer="1", head="1")
+    print(json.dumps([record.method, seen]))
+print(json.dumps(["any", look("views/stored.py", ticked=opened[0].id)]))
+"""
+
+
+@pytest.fixture
+def one_of_each(engine, stored, toy_model, once, own_store) -> None:  # noqa: F811
+    """A store that holds a result of every method that a page opens."""
+    shutil.copytree(once[0], own_store)  # an edit
+    stored(FRANCE)
+    toy, finder = toy_model("llama"), needle_model.model()
+    pair = {**PAIR, "answer": PAIR["wrong_answer"], "wrong_answer": PAIR["answer"]}
+    wanted = [HeadsRequest(model=toy.name, how=how, **pair) for how in HOW]
+    wanted += [PathsRequest(model=toy.name, **pair)]
+    wanted += [InductionRequest(model=toy.name, length=12, count=4)]
+    for request in wanted:
+        request.compute(toy, None, recompute=False)
+    store, few = ml.Store(), needle_model.prompts(depths=(0, 50))
+    store.run(ml.retrieval_score, finder, few, max_new_tokens=3)
+    masked = {"ranking": ["L0H1", "L1H2"], "k": [1], "draws": 1}
+    store.run(ml.retrieval_curve, finder, few, max_new_tokens=3, **masked)
+
+
+@pytest.mark.filterwarnings("ignore:.*key statistics", "ignore:.*answers have several tokens")
+def test_a_stored_run_of_every_method_is_shown_without_torch(one_of_each: None) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKER, str(Path(MAIN).parent)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = [json.loads(line) for line in done.stdout.splitlines()]
+    opened_on_pages = {name for page in PAGES for name in page.methods}
+    assert {method for method, _ in seen} == {*opened_on_pages, "any"}
+    for method, shown in seen:
+        assert (shown["problems"], shown["heavy"]) == ([], []), method
+        assert shown["grids"] and shown["code"], method
