@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 import toys
 import xarray as xr
+from scipy import stats
 
 import mechlab as ml
 from mechlab.errors import OptionError, PromptError
@@ -182,6 +183,20 @@ def test_s_is_the_harmonic_mean_of_the_three_means():
     assert float(zero["mean"]) == float(zero.high) == 0
     without = ml.edit_summary(made(0, paraphrase=math.nan)).sel(metric=["score", "paraphrase"])
     assert np.isnan(without["mean"]).all() and int(without.n[1]) == 0
+
+
+def test_an_interval_stays_within_what_a_share_can_be_and_is_binomial_where_all_agree():
+    table = ml.edit_summary(made(0, efficacy=1.0, two_hop=0.0))
+    lowest = 0.025 ** (1 / 20)  # 40 cases of 20 subjects
+    assert stats.binomtest(20, 20).proportion_ci(0.95).low == pytest.approx(lowest)
+    row = table.sel(metric="efficacy")
+    assert (float(row.low), float(row.high)) == pytest.approx((lowest, 1))
+    row = table.sel(metric="two_hop")
+    assert (float(row.low), float(row.high)) == pytest.approx((0, 1 - lowest))
+    rare = made(0, languages=1.0)
+    rare["languages"][0] = 0.0
+    row = ml.edit_summary(rare).sel(metric="languages")
+    assert 0 < float(row.low) < 39 / 40 < float(row.high) == 1
 
 
 def test_changes_are_paired_by_case():

@@ -24,6 +24,9 @@ METRICS = (
 )
 """Variables of (case) that are averaged."""
 
+SHARES = (*MEASURES.values(), "consistency")
+"""Metrics between 0 and 1."""
+
 METHODS = ("evaluate_edit", "evaluate_each_edit")
 
 Array = np.ndarray[Any, Any]
@@ -41,8 +44,11 @@ def edit_summary(
 
     The first metric, `score`, is S of Meng et al. 2022: the harmonic mean of the mean efficacy,
     paraphrase and neighbourhood, 0 when one of them is. Intervals of the other metrics are those of
-    `ml.statistics.bootstrap_interval`; that of S is the percentile interval of the same kind of
-    resampling, for which it is no mean. Cases with the same subject are drawn together.
+    `ml.statistics.bootstrap_interval`, cut off at what the metric can be; that of S is the
+    percentile interval of the same kind of resampling, for which it is no mean. Cases with the same
+    subject are drawn together. Where every case has a share of 1 (or of 0), resampling shows no
+    spread, and the interval is the exact binomial one (Clopper and Pearson 1934): of n subjects
+    from 0.025^(1/n) to 1.
 
     Args:
         after: result of `evaluate_edit` with an edit in force, or of `evaluate_each_edit`.
@@ -70,7 +76,7 @@ def edit_summary(
     cluster = [str(subject) for subject in after["subject"].values]
     rows = [_score_row(after, before, cluster, **how)]
     metrics = [name for name in METRICS if name in after]
-    rows += [_row(after[name], None if before is None else before.get(name), cluster, **how)
+    rows += [_row(name, after[name], None if before is None else before.get(name), cluster, **how)
              for name in metrics]  # fmt: skip
     columns = {name: ("metric", [row[name] for row in rows]) for name in rows[0]}
     kept = {name: value for name, value in after.attrs.items() if name not in WORK}
@@ -99,20 +105,36 @@ def _check(after: xr.Dataset, before: xr.Dataset | None) -> None:
 
 
 def _row(
-    after: xr.DataArray, before: xr.DataArray | None, cluster: list[str], **how: Any
+    name: str, after: xr.DataArray, before: xr.DataArray | None, cluster: list[str], **how: Any
 ) -> dict[str, float | int]:
     """Return one metric's entry in every column."""
+    least, most = _range(name)
 
-    def interval(values: xr.DataArray) -> tuple[float, float]:
+    def interval(values: xr.DataArray, least: float, most: float) -> tuple[float, float]:
         found = bootstrap_interval(values, dim="case", cluster=cluster, **how)
-        return float(found["low"]), float(found["high"])
+        low, high = (float(np.clip(found[end], least, most)) for end in ("low", "high"))
+        return low, high
 
+    own = interval(after, least, most)
+    subjects = len(
+        {one for one, value in zip(cluster, after.values, strict=True) if value == value}
+    )
+    if name in SHARES and own[0] == own[1] and subjects:
+        unseen = 1 - ((1 - how["confidence"]) / 2) ** (1 / subjects)
+        own = {0.0: (0.0, unseen), 1.0: (1.0 - unseen, 1.0)}.get(own[0], own)
     earlier = xr.full_like(after, np.nan) if before is None else before
     change = after - earlier
     return _columns(
-        float(after.mean()), interval(after), int(after.count()),
-        float(earlier.mean()), float(change.mean()), interval(change),
+        float(after.mean()), own, int(after.count()),
+        float(earlier.mean()), float(change.mean()), interval(change, least - most, most - least),
     )  # fmt: skip
+
+
+def _range(name: str) -> tuple[float, float]:
+    """Return the least and the most that a metric can be."""
+    if name in SHARES:
+        return 0.0, 1.0
+    return (-1.0, 1.0) if name.endswith("_magnitude") else (0.0, np.inf)
 
 
 def _score_row(
