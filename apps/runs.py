@@ -12,8 +12,8 @@ import mechlab as ml
 from request import Request
 
 __all__ = [
-    "elsewhere", "entry", "find", "is_run_id", "job_of", "load", "of_model", "queue_of", "recent",
-    "start",
+    "elsewhere", "entry", "find", "is_run_id", "job_of", "load", "loading", "of_model", "queue_of",
+    "recent", "start", "start_loading",
 ]  # fmt: skip
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -119,6 +119,28 @@ def start(request: Request, *, recompute: bool = False, detached: bool = False) 
         return request.compute(model, progress, recompute=recompute)
 
     return ml.jobs.submit(request.id, work, device=queue, label=label)
+
+
+def start_loading(request: Request) -> Any:
+    """Load the model of a request in the background and check what it lets us see."""
+
+    def work(progress: Any) -> None:
+        progress(ml.Progress(0, 0, f"loading the weights of {request.model}"))
+        model = loaded.load(request.load_arguments)
+        progress(ml.Progress(0, 0, "checking what the model lets us see"))
+        ml.verify(model)
+
+    label, queue = f"Load {request.model}", queue_of(request)
+    return ml.jobs.submit(_load_id(request), work, device=queue, label=label)
+
+
+def loading(request: Request) -> Any | None:
+    """Return the job that loads or loaded the model of a request, or None."""
+    return ml.jobs.TABLE.job(_load_id(request))
+
+
+def _load_id(request: Request) -> str:
+    return "load " + " ".join(str(value) for value in request.load_arguments.values())
 
 
 def queue_of(request: Request) -> str:

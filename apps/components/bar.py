@@ -1,6 +1,8 @@
-"""The bar on top of every page: model, prompt, run, pinned run, link, jobs."""
+"""The bar on top of every page: model, prompt, run, pinned run, link, export, jobs."""
 
 import time
+from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import streamlit as st
@@ -9,6 +11,8 @@ import loaded
 import mechlab as ml
 import runs
 from components.copy_link import copy_link
+from components.exports import run_menu
+from components.picker import cached_models, model_request
 from components.progress import progress_words
 from request import Request
 from text import ago, signed, words
@@ -16,11 +20,18 @@ from text import ago, signed, words
 __all__ = ["announce", "pinned_run", "shared_bar", "signed", "words"]
 
 _ANNOUNCED = "announced"
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_MOST_OFFERED = 6
 
 
-def announce(request: Request) -> None:
-    """Tell the bar what the open page is about; every page calls this once it has settled."""
-    st.session_state[_ANNOUNCED] = request
+def announce(request: Request, answered: Request | None = None) -> None:
+    """Tell the bar what the open page is about; every page calls this once it has settled.
+
+    Args:
+        request: what the fields ask for.
+        answered: what the shown result answers, for its export; None when none is shown.
+    """
+    st.session_state[_ANNOUNCED] = request, answered
 
 
 def pinned_run() -> str | None:
@@ -35,38 +46,75 @@ def shared_bar(model: Request) -> None:
     Args:
         model: a request that names the model that the fields hold.
     """
-    shown = st.session_state.pop(_ANNOUNCED, None) or model
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    shown, answered = st.session_state.pop(_ANNOUNCED, None) or (model, None)
+    run = st.query_params.get("run", "")
+    record = runs.entry(run)
+    with st.container(
+        horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False, key="chips"
+    ):
         _model_chip(shown)
         if shown.PAGE and shown.label:
-            label = words(f"“{shown.label}”", 50)
-            st.badge(label, icon=":material/short_text:", color="gray")
-        run = st.query_params.get("run", "")
-        if runs.is_run_id(run):
-            _run_chip(run)
+            st.badge(
+                words(f"“{shown.label}”", 27), icon=":material/short_text:", color="gray",
+                help=words(shown.label, 400),
+            )  # fmt: skip
+        if record is not None:
+            _run_chip(record)
         _pin(run if runs.is_run_id(run) else "")
         copy_link()
+        if record is not None and answered is not None:
+            run_menu(answered, run)
         _jobs()
 
 
 def _model_chip(request: Request) -> None:
-    ready = loaded.is_loaded(request.load_arguments)
-    st.badge(
-        words(f"{request.model} · {request.dtype} · {request.device}", 60),
-        icon=":material/memory:",
-        color="green" if ready else "gray",
-        help="The model is loaded." if ready else "Not loaded yet; the first run loads it.",
+    """Draw the model in use; where it is not loaded, with what can be done about it."""
+    steps = [] if request.checkpoint is None else [f"step {request.checkpoint}"]
+    dtype = _PRECISIONS.get(request.dtype, request.dtype)
+    parts = [PurePath(request.model).name, *steps, dtype, request.device]
+    label, icon = words(" · ".join(parts), 40), ":material/memory:"
+    whole = f"{request.model} {' '.join(steps)} · {request.dtype} · {request.device}"
+    if loaded.is_loaded(request.load_arguments):
+        st.badge(label, icon=icon, color="green", help=f"{words(whole, 200)}: loaded.")
+        return
+    with st.popover(label, icon=icon, key="model_chip", type="tertiary"):
+        _no_model(request)
+
+
+def _no_model(request: Request) -> None:
+    """Offer the chosen model, the shipped ones, those in the cache, and Setup."""
+    job = runs.loading(request)
+    under_way = job is not None and job.active
+    st.markdown(f"**{words(request.model, 60)} is not loaded.** The first run loads it.")
+    others = dict.fromkeys([*ml.organisms.names(), *cached_models()])
+    others.pop(request.model, None)
+    st.button(
+        "Loading…" if under_way else "Load it now", key="load_chip", disabled=under_way,
+        icon=":material/download:", on_click=runs.start_loading, args=(request,),
+    )  # fmt: skip
+    if others:
+        st.caption("Or take another one, on all pages:")
+    for name in list(others)[:_MOST_OFFERED]:
+        st.button(
+            words(name, 50), key=f"take_model.{name}", type="tertiary", on_click=_take, args=(name,)
+        )
+    st.page_link("views/setup.py", label="Open Setup", icon=":material/tune:")
+
+
+def _take(name: str) -> None:
+    """Callback: put another model into the fields and load it."""
+    st.session_state.update(
+        {"in.model": name, "in.revision": None, "in.checkpoint": None, "in.weights": "raw"}
     )
+    runs.start_loading(replace(model_request(), model=name))
 
 
-def _run_chip(run: str) -> None:
-    record = runs.entry(run)
-    if record is not None:
-        age = ago(time.time() - record.when.timestamp())
-        st.badge(
-            words(f"run {run} · {age}", 40), icon=":material/inventory_2:", color="blue",
-            help=words(f"{record.method}, {record.wall_seconds:.1f} s"),
-        )  # fmt: skip
+def _run_chip(record: Any) -> None:
+    age = ago(time.time() - record.when.timestamp())
+    st.badge(
+        words(f"{record.id} · {age}", 40), icon=":material/inventory_2:", color="blue",
+        help=words(f"Run {record.id}: {record.method}, {record.wall_seconds:.1f} s"),
+    )  # fmt: skip
 
 
 def _pin(run: str) -> None:
@@ -99,6 +147,8 @@ def _jobs() -> None:
 
 @st.fragment(run_every=1.0)
 def _following_light() -> None:
+    if not any(job.active for job in ml.jobs.TABLE.jobs()):
+        st.rerun()  # what waited for it, such as the model's chip, shows that it is there
     _light()
 
 

@@ -12,7 +12,7 @@ import streamlit as st
 import mechlab as ml
 from request import Scripted
 
-__all__ = ["export_menu", "html_page", "record_json", "table_twin"]
+__all__ = ["export_menu", "html_page", "record_json", "run_menu", "table_twin"]
 
 
 def export_menu(
@@ -48,6 +48,32 @@ def export_menu(
         st.code(request.code(run), language="python")
 
 
+def run_menu(request: Scripted, run: str) -> None:
+    """Draw the menu of the open run as a whole; files are made when they are asked for.
+
+    Args:
+        request: what the run answers, for the code.
+        run: its run id.
+    """
+    name = f"{request.PAGE}-{run}"
+    with st.popover("Export", icon=":material/download:", key="export_run", type="tertiary"):
+        st.caption("This run, whole. Pictures and tables: Export below each of them.")
+        bundle = f"mechlab-{run}.zip"
+        about = "Bundle for another store (.zip)"
+        _file(about, lambda: ml.Store().bundle([run]), bundle, "application/zip", "run.zip")
+        record = "Record (JSON)"
+        _file(record, lambda: _record(run), f"{name}.json", "application/json", "run.json")
+        script, notebook = f"{name}.py", f"{name}.ipynb"
+        _file("Script (Python)", lambda: request.code(run), script, "text/x-python", "run.py")
+        mime = "application/x-ipynb+json"
+        _file("Notebook", lambda: request.notebook(run), notebook, mime, "run.ipynb")
+
+
+def _record(run: str) -> str:
+    store = ml.Store()
+    return record_json(store.get(run), run)
+
+
 def table_twin(views: list[Any], *, key: str = "") -> None:
     """Draw the switch that shows the grids as a table: for keyboards, readers, and copying."""
     if st.toggle("Table", key=f"table{key}"):
@@ -80,6 +106,8 @@ def record_json(result: Any, run: str) -> str:
 
 
 def _file(label: str, content: Callable[[], str | bytes], name: str, mime: str, key: str) -> None:
+    """Draw a button that makes a file and hands it over."""
+
     def deferred() -> io.BytesIO:
         made = content()
         return io.BytesIO(made.encode("utf-8") if isinstance(made, str) else made)

@@ -81,11 +81,11 @@ def look_or_offer(
     request: Request, prompt: Any, heads: list[str], *, aim: Any = None
 ) -> HeadLook | None:
     """Return what heads do on a prompt; without the model, offer to load it and return None."""
-    job = ml.jobs.TABLE.job(_load_id(request))
+    job = runs.loading(request)
     if job is not None and job.active:
         follow(job.id, lambda partial: None)
         return None
-    if not states.no_model(request, lambda: _load(request)):
+    if not states.no_model(request, lambda: runs.start_loading(request)):
         return None
     try:
         return view.look_at(loaded.load(request.load_arguments), prompt, heads, aim=aim)
@@ -116,21 +116,6 @@ def add_to_set(name: str) -> None:
     """Gather a head, or let it go when it is there already."""
     kept = head_set()
     st.session_state[_SET] = [h for h in kept if h != name] if name in kept else [*kept, name]
-
-
-def _load_id(request: Request) -> str:
-    return "load " + " ".join(str(value) for value in request.load_arguments.values())
-
-
-def _load(request: Request) -> None:
-    def work(progress: Any) -> None:
-        progress(ml.Progress(0, 0, f"loading {request.model}"))
-        model = loaded.load(request.load_arguments)
-        progress(ml.Progress(0, 0, "checking what the model lets us see"))
-        ml.verify(model)
-
-    label = f"Load {request.model}"
-    ml.jobs.submit(_load_id(request), work, device=runs.queue_of(request), label=label)
 
 
 def _chosen_prompt(prompts: list[Any], key: str) -> Any | None:

@@ -32,13 +32,15 @@ def lens_panel(asked: TraceRequest, site: str, layer: int, pos: int) -> None:
         tokens = select_tokens(asked, asked.prompt, usual=(asked.target, ""))
         request = lens_of(asked, site, target=tokens.target, foil=tokens.foil)
         run = runs.find(request) or _read_now(request)
+        told = run or runs.find(lens_of(asked, site))  # its top tokens are the same
+        if told is not None:
+            cell = cell_of_lens(runs.load(told), layer, pos)
+            with place:
+                _table(cell, request)
         if run is None:
             _offer(request)
-            return
-        cell = cell_of_lens(runs.load(run), layer, pos)
-        with place:
-            _table(cell, request)
-        _followed(cell)
+        else:
+            _followed(cell)
         if tokens.target:
             st.button(
                 f"Trace {words(tokens.target, 30)} instead", key="trace_target", type="tertiary",
@@ -82,12 +84,15 @@ def _take(side: str, tokens: list[str]) -> None:
 
 def _followed(cell: LensCell) -> None:
     """Write where target and foil stand, and their difference."""
-    for one in cell.followed:
-        token = words(ml.plots.show_token(one.token))
-        st.caption(f"{one.name} {token}: rank {one.rank + 1}, p = {one.probability:.3f}")
+    lines = [
+        f"{one.name} {words(ml.plots.show_token(one.token))}: rank {one.rank + 1}, "
+        f"p = {one.probability:.3f}"
+        for one in cell.followed
+    ]
     if len(cell.followed) == 2:
         target, foil = cell.followed
-        st.caption(f"target − foil: {signed(target.logit - foil.logit, 2)} logits")
+        lines.append(f"target − foil: {signed(target.logit - foil.logit, 2)} logits")
+    st.caption("  \n".join(lines))
 
 
 def _trace_target(token: str) -> None:

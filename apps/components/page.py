@@ -79,7 +79,8 @@ def result_page(page: ResultPage) -> None:
     with st.container():
         page.fields()
     result, request = _settle(page, result, current(page.kind))
-    announce(request)
+    answered = None if result is None else page.request_of(result, request.model)
+    announce(request, answered)
     _actions(page, request, result is not None)
     job = runs.job_of(request)
     with st.container():

@@ -1,18 +1,15 @@
 """The model on Setup: where it is, what it needs, loading it, and what it lets us see."""
 
-from typing import Any
-
 import streamlit as st
 
 import loaded
-import mechlab as ml
 import runs
 from components.progress import follow
 from model_view import about, free_memory, in_words
 from request import Request
 from text import words
 
-__all__ = ["load_job", "model_state"]
+__all__ = ["model_state"]
 
 
 def model_state(request: Request) -> None:
@@ -20,11 +17,11 @@ def model_state(request: Request) -> None:
     known = about(request.model)
     st.caption(words(in_words(known, request.dtype, free_memory()), 300))
     facts = loaded.summary(request.load_arguments)
-    job = ml.jobs.TABLE.job(_job_id(request))
+    job = runs.loading(request)
     under_way = job is not None and job.active
     with st.container(horizontal=True):
         st.button(
-            "Load", key="load", on_click=load_job, args=(request,),
+            "Load", key="load", on_click=runs.start_loading, args=(request,),
             disabled=bool(facts) or under_way, icon=":material/download:",
             type="secondary" if facts else "primary",
         )  # fmt: skip
@@ -42,19 +39,6 @@ def model_state(request: Request) -> None:
         )
 
 
-def load_job(request: Request) -> None:
-    """Load the model in the background and check what it lets us see."""
-
-    def work(progress: Any) -> None:
-        progress(ml.Progress(0, 0, f"loading the weights of {request.model}"))
-        model = loaded.load(request.load_arguments)
-        progress(ml.Progress(0, 0, "checking what the model lets us see"))
-        ml.verify(model)
-
-    label = f"Load {request.model}"
-    ml.jobs.submit(_job_id(request), work, device=runs.queue_of(request), label=label)
-
-
 def _support(request: Request) -> None:
     """Draw which sites were proven, each with the reason if it was not."""
     found = loaded.support(request.load_arguments)
@@ -67,7 +51,3 @@ def _support(request: Request) -> None:
     if missing:
         with st.expander(f"{len(missing)} states that cannot be used"):
             st.table([{"state": site, "why": why} for site, why in missing.items()])
-
-
-def _job_id(request: Request) -> str:
-    return f"load.{request.id}"

@@ -3,6 +3,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 import loaded
+import mechlab as ml
 from trace_request import TraceRequest
 
 MAIN = str(Path(__file__).parents[2] / "apps" / "main.py")
@@ -45,6 +46,21 @@ def test_the_choice_of_a_model_is_kept_on_the_other_page(engine) -> None:
     app.run()
     assert app.text_input(key="in.prompt").value == "Rome lies in"
     assert app.session_state["in.model"] == "echo"
+
+
+def test_the_bar_offers_models_while_none_is_loaded_and_takes_one_on_a_click(engine) -> None:
+    app = setup_page()
+    assert app.button(key="load_chip").label == "Load it now"
+    app.session_state["in.checkpoint"] = 5  # of the model before
+    app.button(key="take_model.echo").click()
+    app.run()
+    (job,) = ml.jobs.TABLE.jobs()
+    ml.jobs.TABLE.wait(job.id, 20)
+    assert engine.loads[0]["name"] == "echo" and engine.loads[0]["checkpoint"] is None
+    app.run()
+    assert not app.exception
+    assert app.session_state["in.model"] == "echo"
+    assert "load_chip" not in [button.key for button in app.button]
 
 
 def test_a_fact_that_cannot_be_used_is_said_here_too(engine) -> None:

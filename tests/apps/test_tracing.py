@@ -1,5 +1,6 @@
 """States of the causal-trace page, one test each; clicks themselves are tested in a browser."""
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import mechlab as ml
+from components import exports
 from trace_request import TraceRequest
 
 MAIN = str(Path(__file__).parents[2] / "apps" / "main.py")
@@ -375,6 +377,30 @@ def test_a_run_elsewhere_is_recognised_by_all_that_matters() -> None:
     assert request.computed_by(SimpleNamespace(**about))
     for change in ({"model_name": "echo"}, {"prompts": "0"}, {"options": {"seed": 3}}):
         assert not request.computed_by(SimpleNamespace(**{**about, **change}))
+
+
+def test_the_bar_exports_the_open_run_whole_and_only_where_one_is_open(
+    engine, stored, monkeypatch, tmp_path
+) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(
+        exports, "_file", lambda label, content, *rest: made.update({label: content})
+    )
+    opened()
+    assert made == {}
+    run = stored(TraceRequest(**FACT))
+    app = opened(run=run)
+    app.text_input(key="in.prompt").set_value("Paris lies in France and")
+    no_exception(app.run())
+    (key,) = ml.Store(tmp_path / "other").add_bundle(made["Bundle for another store (.zip)"]())
+    assert key.startswith(run)
+    assert json.loads(made["Record (JSON)"]())["run"] == run
+    code = made["Script (Python)"]()  # that of the result, not of the changed fields
+    assert f"# run {run}" in code and FACT["prompt"] in code and "lies in" not in code
+    made.clear()
+    app.switch_page("views/stored.py")
+    no_exception(app.run())
+    assert made == {}
 
 
 def test_a_pinned_run_is_laid_beside_the_one_on_the_page(engine, stored) -> None:
