@@ -15,16 +15,17 @@ def color_scale(views: list[Any], *, key: str = "scale") -> None:
     view = views[0]
     stops = ml.plots.DIVERGING if view.kind == "diverging" else ml.plots.SEQUENTIAL
     low, high = view.limits
-    shown = signed(low, 3) if view.kind == "diverging" else f"{low:.0f}"
+    both = view.kind == "diverging"  # a scale from 0 carries no signs
+    first, last = (signed(low, 3), signed(high, 3)) if both else (f"{low:.0f}", f"{high:.3g}")
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=key):
-        st.markdown(f":small[{shown}]", width="content")
+        st.markdown(f":small[{first}]", width="content")
         # Only colours of our own palette enter this markup.
         st.html(
             f'<div style="width:180px;height:12px;border-radius:3px;border:1px solid #8888;'
             f'background:linear-gradient(to right,{",".join(stops)})"></div>',
             width=182,
         )
-        st.markdown(f":small[{signed(high, 3)}]", width="content")
+        st.markdown(f":small[{last}]", width="content")
         same = f"one scale for all {len(views)} grids · " if len(views) > 1 else ""
         gaps = "hatched = not run" if any((v.state == 0).any() for v in views) else ""
         st.caption(f"{same}{gaps}".removesuffix(" · "), width="content")

@@ -115,7 +115,8 @@ def average(
         array: any axes.
         prompt: label or index of the one prompt to show; by default the mean over all.
         interval: `low` and `high` over the other axes, as of `ml.statistics.bootstrap_interval`.
-            By default the t interval, which takes prompts as independent.
+            By default the t interval, which takes prompts as independent, cut off at what a
+            probability, a share or a percentage can be.
 
     Raises:
         OptionError: a prompt that is not there, or an interval of other axes.
@@ -130,8 +131,11 @@ def average(
     mean = array.mean("prompt", skipna=True, keep_attrs=True)
     if interval is not None:
         return _with_interval(mean, interval, n)
-    reach = _reach(array)
-    return Average(mean, mean - reach, mean + reach, n)
+    reach, (least, most) = _reach(array), kind_of(array)[1]
+    low, high = mean - reach, mean + reach
+    if least < most:
+        low, high = low.clip(least, most), high.clip(least, most)
+    return Average(mean, low, high, n)
 
 
 def _reach(array: xr.DataArray) -> xr.DataArray:
