@@ -3,15 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import edit_drift
-import loaded
 import mechlab as ml
+from edit_case import case_code, case_of, lines, protocol_of
+from edit_known import known_settings
+from edit_problems import fact_problem, number_problem, token_problem
 from request import Request
 
-__all__ = ["OWN", "VARIANTS", "FactEditRequest", "example_of", "known_settings"]
+__all__ = ["OWN", "VARIANTS", "FactEditRequest", "example_of"]
 
 VARIANTS = {"r-rome": "R-ROME", "rome": "ROME", "p-rome": "p-ROME"}
 """Ways to write a fact, in words."""
@@ -21,22 +22,6 @@ OWN = ("steps", "learning_rate", "decay_weight", "stop_loss")
 
 _ALONE = ["{}"]
 _EXAMPLE = ("The capital of {} is", "Poland", "Warsaw", "London")
-
-
-def known_settings(request: Request) -> dict[str, Any]:
-    """Return the options of an edit that are known for a model, `layer` among them.
-
-    From the card of a shipped model; of another one once it is loaded; else nothing.
-    """
-    if request.model in ml.organisms.names() and request.checkpoint is None:
-        return dict(ml.organisms.card(request.model).get("edit_settings", {}))
-    facts = loaded.summary(request.load_arguments)
-    if not facts:
-        return {}
-    shape = SimpleNamespace(
-        family=facts["architecture"], n_layers=int(facts["layers"]), d_model=int(facts["width"])
-    )
-    return dict(ml.edit_settings(shape))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,26 +96,7 @@ class FactEditRequest(Request):
         Raises:
             PromptError: when it cannot be used.
         """
-        asked = self.request
-        try:
-            found = ml.prompts.edit_cases(asked)[0]
-        except ml.PromptError:
-            found = ml.prompts.EditCase(asked, generation_prompts=(asked.prompt,))
-        if not self.own_prompts:
-            return found
-        return ml.prompts.EditCase(
-            found.request,
-            paraphrases=_lines(self.paraphrases),
-            neighbourhood=[self._neighbour(line) for line in _lines(self.neighbours)],
-            generation_prompts=found.generation_prompts,
-            reference_texts=found.reference_texts,
-        )
-
-    def _neighbour(self, line: str) -> dict[str, str]:
-        prompt, _, kept = (part.strip() for part in line.rpartition("|"))
-        if not prompt or not kept:
-            raise ml.PromptError(f"The neighbour {line!r} is not written as: prompt | object.")
-        return {"prompt": prompt, "target": self.new_object, "target_true": kept, "about": kept}
+        return case_of(self.request, self.paraphrases, self.neighbours)
 
     def prompts(self) -> Any:
         """Return the case as a set of one.
@@ -149,20 +115,7 @@ class FactEditRequest(Request):
 
     def prompts_code(self) -> str:
         """Return Python that makes the case."""
-        case = self.case()
-        asked = asdict(self.request)
-        made = f"ml.EditRequest({', '.join(repr(text) for text in asked.values() if text)})"
-        if not self.own_prompts and len(case.generation_prompts) > 1:
-            return f"ml.as_edit_cases({made})"
-        held = {name: value for name, value in asdict(case).items() if value and name != "request"}
-        held |= {
-            name: [{n: v for n, v in one.items() if v} for one in held[name]]
-            for name in ("paraphrases", "neighbourhood")
-            if name in held
-        }
-        made = f"ml.EditRequest({', '.join(map(repr, asdict(case.request).values()))})"
-        rows = "".join(f"    {name}={value!r},\n" for name, value in held.items())
-        return f"ml.as_edit_cases(ml.prompts.EditCase(\n    {made},\n{rows}))"
+        return case_code(self.request, self.case(), typed=self.own_prompts)
 
     # How ----------------------------------------------------------------------------------------
 
@@ -199,12 +152,9 @@ class FactEditRequest(Request):
     def _protocol(self) -> str:
         """Both objects are compared where there are both; else the new one must come out."""
         try:
-            case = self.case()
+            return protocol_of(self.case())
         except ml.MechlabError:
             return "counterfact"
-        every = [one for kind in ml.prompts.PROMPT_KINDS for one in case.prompts_of(kind)]
-        both = all(one.target and one.target_true for one in every)
-        return "counterfact" if both else "exact"
 
     def call_options(self) -> dict[str, Any]:
         """Return the options as the code shows them: key statistics by the name of a variable."""
@@ -216,44 +166,9 @@ class FactEditRequest(Request):
 
     def problem(self) -> str:
         """Return why this cannot be run, in a sentence; empty when it can."""
-        if "{}" not in self.template:
-            subject = self.subject or "the subject"
-            return f"The prompt needs {{}}, or {subject!r} itself, where the subject stands."
-        if self.template.count("{}") > 1:
-            return "The prompt holds {} more than once: the subject stands in one place."
-        if not self.subject:
-            return "Give the subject: what the fact is about."
-        if not self.new_object:
-            return "Give the new object: what the model shall say instead."
-        if self.new_object == self.target:
-            return f"The new object {self.new_object!r} is what the fact says now."
-        if self.layer is None and "layer" not in json.loads(self.more):
-            return (
-                "Choose a layer: none is known for this model before it is loaded. A trace shows "
-                "where to begin."
-            )
-        return super().problem() or self._tokens_problem()
-
-    def _tokens_problem(self) -> str:
-        """Say what the tokenizer of a loaded model has against the objects."""
-        if not loaded.is_loaded(self.load_arguments):
-            return ""
-        prompt = self.request.prompt
-        old = self.case().request.target_true
-        try:
-            start = len(loaded.tokens(self.load_arguments, prompt))
-            new, true = (
-                loaded.tokens(self.load_arguments, f"{prompt} {word}")[start:]
-                for word in (self.new_object, old or self.new_object)
-            )
-        except ml.MechlabError as error:
-            return str(error).splitlines()[0]
-        if old and new[:1] == true[:1]:
-            return (
-                f"{self.new_object!r} and {old!r} begin with the same token ({new[0]!r}): the "
-                "edit could not be told from the fact."
-            )
-        return ""
+        return (
+            fact_problem(self) or number_problem(self) or super().problem() or token_problem(self)
+        )
 
     # Running it ---------------------------------------------------------------------------------
 
@@ -309,7 +224,7 @@ class FactEditRequest(Request):
         for name in ("subject", "target", "new_object", "corpus"):
             tidy[name] = tidy[name].strip()
         for name in ("paraphrases", "neighbours"):
-            tidy[name] = "\n".join(_lines(tidy[name]))
+            tidy[name] = "\n".join(lines(tidy[name]))
         template, subject = tidy["template"].rstrip(), tidy["subject"]
         if subject and "{}" not in template:
             template = template.replace(subject, "{}", 1)
@@ -331,10 +246,6 @@ class _Named:
     """A value that code names by its variable."""
 
     name: str
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def example_of(model: str) -> FactEditRequest:

@@ -4,8 +4,8 @@ import streamlit as st
 
 from components.picker import KEPT, current, field_key
 from components.selection import warn_of_link
-from edit_request import OWN, VARIANTS, FactEditRequest, known_settings
-from edit_view import statistics_state
+from edit_known import known_settings, statistics_state
+from edit_request import OWN, VARIANTS, FactEditRequest
 from text import words
 
 __all__ = ["arrive_from_trace", "edit_fields", "edit_options"]
@@ -127,7 +127,8 @@ def edit_options() -> None:
     seed.number_input("Seed", 0, step=1, key=_key("seed"), **KEPT)
     st.text_input(
         "Corpus of the key statistics", key=_key("corpus"), **KEPT,
-        help="atlas: generated sentences about countries; or a dataset's name, or a file.",
+        help="atlas: generated sentences about countries; or a text or .jsonl file on this "
+        "machine, or datasets:NAME.",
     )  # fmt: skip
 
 

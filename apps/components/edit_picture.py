@@ -16,6 +16,7 @@ from components.exports import export_menu, table_twin
 from components.go import go
 from components.plot_style import draw
 from edit_request import FactEditRequest
+from edit_traces import trace_pair, trace_problem
 from text import words
 from trace_view import TITLES
 
@@ -41,7 +42,7 @@ def picture(story: Any, run: str, request: FactEditRequest, link: Mapping[str, s
     with right:
         _objects(story, case)
         _change(story, case)
-    sites, before, after = edit_view.trace_pair(story, case)
+    sites, before, after = trace_pair(story, case)
     _traces(story, case, sites, before, after)
     _texts(story, case)
     with st.container(horizontal=True, vertical_alignment="center", key="menus"):
@@ -123,20 +124,22 @@ def _objects(story: Any, case: int) -> None:
 
 
 def _change(story: Any, case: int) -> None:
-    facts = edit_view.change_facts(story, case)
     st.table(
-        [{"the change": words(name), "": f"**{words(value)}**"} for name, value in facts.items()],
+        [
+            {
+                "the change": words(fact.name),
+                "": f"**{words(fact.value)}**",
+                "what it is": f":small[:gray[{words(fact.meaning)}]]",
+            }
+            for fact in edit_view.change_facts(story, case)
+        ],
         border="horizontal", hide_index=True, alt="What was added to the weights",
     )  # fmt: skip
-    st.caption(
-        "A division factor near 0 makes the change explode. p optimised is what the new value "
-        "promised; reached is what the edited weights give."
-    )
 
 
 def _traces(story: Any, case: int, sites: list[str], before: list[Any], after: list[Any]) -> None:
     st.markdown("##### Causal trace before and after")
-    if why := edit_view.trace_problem(story, case):
+    if why := trace_problem(story, case):
         st.warning(f"The baseline is weak: {words(why)}.", icon=":material/report:")
     site = st.segmented_control(
         "State restored", sites, key="edit_site", default=sites[0], label_visibility="collapsed",

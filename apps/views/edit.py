@@ -13,7 +13,8 @@ from components.page import ResultPage, result_page
 from components.picker import model_request
 from components.states import Refusal
 from edit_request import example_of
-from edit_view import partial_views, request_of
+from edit_stored import request_of
+from edit_traces import partial_views, trace_pair
 from request import Request
 
 QUESTION = (
@@ -40,7 +41,7 @@ def refused(story: Any) -> Refusal | None:
 
 def views(story: Any) -> list[Any]:
     """Return the grids that are laid beside a pinned run: the trace after the edit."""
-    return list(edit_view.trace_pair(story)[2])
+    return list(trace_pair(story)[2])
 
 
 with st.container():  # whatever it shows, what is below keeps its place

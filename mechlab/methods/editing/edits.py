@@ -1,6 +1,6 @@
 """An edit as a value: what is added to which weight, where it comes from, and how it is undone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
 from mechlab.canonical import digest
 from mechlab.engine import verify
 from mechlab.errors import ModelError, OptionError, StoreError
 from mechlab.methods.editing.deltas import Delta, DenseDelta
-from mechlab.methods.editing.files import read_dataset, write_dataset
-from mechlab.methods.editing.modules import EditSite, Projection, projection
+from mechlab.methods.editing.files import packed, read_dataset, write_dataset
+from mechlab.methods.editing.modules import EditSite
+from mechlab.methods.editing.writing import written
 from mechlab.prompts import EditRequest
 
 if TYPE_CHECKING:
@@ -200,6 +199,10 @@ class Edit:
         details.attrs = attrs
         return cls(_deltas(dataset), requests, fingerprint, made_on, details)
 
+    def to_bytes(self) -> bytes:
+        """Return the contents of the file that `save` writes, without touching the disk."""
+        return packed(self.to_dataset(), _KIND)
+
     def save(self, path: str | Path) -> Path:
         """Write the edit as one safetensors file, replacing an old one in one step.
 
@@ -235,61 +238,3 @@ def _deltas(dataset: xr.Dataset) -> tuple[Delta | DenseDelta, ...]:
         )
     thin = zip(places, dataset.left.values, dataset.right.values, strict=True)
     return tuple(Delta(*at, left, right) for at, left, right in thin)
-
-
-@contextmanager
-def written(model: "Model", deltas: Sequence[Delta | DenseDelta], name: str) -> Iterator[None]:
-    """Add changes to the weights, name them in `model.edits`, and put the bytes back at the end.
-
-    Raises:
-        ModelError: when a change has another shape than its weight, or the sum is not finite.
-    """
-    with model.lock, torch.no_grad():
-        places = [projection(model, delta.layer, delta.site) for delta in deltas]
-        _check_shapes(model, places, deltas)
-        _ = model.fingerprint
-        kept: Mapping[int, tuple[Projection, Tensor]] = {
-            id(p.module): (p, p.module.weight.data.clone())  # type: ignore[operator]
-            for p in places
-        }
-        before = model.edits
-        try:
-            for place, delta in zip(places, deltas, strict=True):
-                _add(model, place, delta)
-            model.edits = (*before, name)
-            yield
-        finally:
-            model.edits = before
-            for place, original in kept.values():
-                weight: Any = place.module.weight.data
-                weight.copy_(original)
-                assert torch.equal(weight.view(torch.uint8), original.view(torch.uint8))
-
-
-def _check_shapes(
-    model: "Model", places: Sequence[Projection], deltas: Sequence[Delta | DenseDelta]
-) -> None:
-    wrong = [
-        f"layer {delta.layer} {delta.site}: {delta.shape} for {tuple(place.weight.shape)}"
-        for place, delta in zip(places, deltas, strict=True)
-        if delta.shape != tuple(place.weight.shape)
-    ]
-    if wrong:
-        raise ModelError(
-            f"changes do not fit the weights of {model.name} (d_out, d_in): {'; '.join(wrong)}.\n"
-            "  Allowed: changes of the weight's own shape.\n  Make the edit on this model."
-        )
-
-
-def _add(model: "Model", place: Projection, delta: Delta | DenseDelta) -> None:
-    weight = place.weight
-    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    total = (weight.to(wide) + delta.change(wide).to(weight.device)).to(weight.dtype)
-    if not torch.isfinite(total).all():
-        raise ModelError(
-            f"the edit makes weights of layer {delta.layer} infinite in "
-            f"{str(weight.dtype).removeprefix('torch.')} (norm of the change {delta.norm:.3g}).\n"
-            "  Allowed: changes that fit the precision of the weights.\n"
-            "  Load the model in bfloat16 or float32, or use variant='r-rome'."
-        )
-    weight.copy_(total)

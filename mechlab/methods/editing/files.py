@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from mechlab.errors import StoreError
 
-__all__ = ["read_dataset", "write_dataset"]
+__all__ = ["packed", "read_dataset", "write_dataset"]
 
 _SCHEMA = 1
 
@@ -33,6 +33,11 @@ def write_dataset(dataset: xr.Dataset, path: Path, kind: str) -> None:
     Raises:
         StoreError: when the file cannot be written.
     """
+    _replace(path, packed(dataset, kind))
+
+
+def packed(dataset: xr.Dataset, kind: str) -> bytes:
+    """Return the contents of such a file."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     about: dict[str, Any] = {}
     for name, variable in dataset.variables.items():
@@ -45,7 +50,7 @@ def write_dataset(dataset: xr.Dataset, path: Path, kind: str) -> None:
             arrays[str(name)] = np.ascontiguousarray(values).reshape(values.shape)
         about[str(name)] = entry
     header = {"schema": _SCHEMA, "kind": kind, "variables": about, "attrs": dict(dataset.attrs)}
-    _replace(path, save(arrays, {"mechlab": json.dumps(header, ensure_ascii=False)}))
+    return save(arrays, {"mechlab": json.dumps(header, ensure_ascii=False)})
 
 
 def read_dataset(path: Path, kind: str) -> xr.Dataset:

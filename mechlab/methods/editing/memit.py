@@ -15,7 +15,7 @@ from mechlab.errors import OptionError
 from mechlab.methods.editing.contexts import check_contexts, memit_contexts
 from mechlab.methods.editing.continuing import Started, at_entry, start
 from mechlab.methods.editing.deltas import Delta
-from mechlab.methods.editing.edits import Edit, unedited_fingerprint, written
+from mechlab.methods.editing.edits import Edit, unedited_fingerprint
 from mechlab.methods.editing.modules import EditSite, check_layers, default_site, projection
 from mechlab.methods.editing.moments import KeyStatistics
 from mechlab.methods.editing.rank_one import check_statistics, collect, curve_variables
@@ -29,6 +29,7 @@ from mechlab.methods.editing.rows import (
 )
 from mechlab.methods.editing.solving import spread_update
 from mechlab.methods.editing.values import Objective, Optimised, optimise
+from mechlab.methods.editing.writing import written
 from mechlab.progress import Progress, ProgressCallback
 from mechlab.prompts import EditRequest
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mechlab.engine import verify
-from mechlab.methods.editing.edits import Edit, _add, _check_shapes
+from mechlab.methods.editing.edits import Edit
 from mechlab.methods.editing.modules import Projection, projection
+from mechlab.methods.editing.writing import add_change, check_shapes
 
 if TYPE_CHECKING:
     from mechlab.models import Model
@@ -36,13 +37,13 @@ class EditStack:
         model = self._model
         edit._check(model, True)
         places = [projection(model, delta.layer, delta.site) for delta in edit.deltas]
-        _check_shapes(model, places, edit.deltas)
+        check_shapes(model, places, edit.deltas)
         now = [_stored(place).clone() for place in places]
         for place, weight in zip(places, now, strict=True):
             self._kept.setdefault(id(place.module), (place, weight))
         try:
             for place, delta in zip(places, edit.deltas, strict=True):
-                _add(model, place, delta)
+                add_change(model, place, delta)
         except BaseException:
             for place, weight in zip(places, now, strict=True):
                 _stored(place).copy_(weight)
