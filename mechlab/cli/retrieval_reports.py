@@ -2,12 +2,11 @@
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechlab.cli.report_kind import Report, beside
+from mechlab.cli.report_kind import Report, report_of_parts
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -30,30 +29,13 @@ def retrieval_report(method: str, top: int = 10) -> Report:
         "generate": (_draw_texts, _no_more, _tell_texts),
     }[method]
 
-    def print_text(result: "xr.Dataset", *, run: str, html: Path | None) -> None:
-        from rich.console import Console
-
-        console = Console()
-        lines = [*tell(result, top), f"run     {run}"]
-        if html is not None:
-            names = list(more(result))
-            lines += [f"figure  {html}", *(f"{name:<7} {beside(html, name)}" for name in names)]
-        for line in lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def print_json(result: "xr.Dataset", *, run: str, html: Path | None) -> None:
-        about = {
-            "run": run,
-            "method": method,
-            "model": result.attrs.get("model_name"),
-            "options": json.loads(result.attrs.get("options", "{}")),
-            "figure": None if html is None else str(html),
-            **_numbers(result, top),
-            "prompts": _rows(result),
-        }
-        print(json.dumps(about, ensure_ascii=False, allow_nan=False))
-
-    return Report(draw, print_text, print_json, more)
+    return report_of_parts(
+        method,
+        draw,
+        lambda result: tell(result, top),
+        lambda result: {**_numbers(result, top), "prompts": _rows(result)},
+        more=more,
+    )
 
 
 # --- pictures -------------------------------------------------------------------------------------
