@@ -23,7 +23,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
   let place = null;
   const draw = () => { place = paint(canvas, box, grid, mood); };
-  const open = cell => setTriggerValue("cell", cell);
+  const [open, gone] = surely(data, cell => setTriggerValue("cell", cell));
   const say = cell => { live.textContent = describe(grid, cell); };
 
   canvas.setAttribute("aria-label", data.label);
@@ -51,7 +51,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const theme = new MutationObserver(draw);
   for (let node = host; node; node = node.parentElement)
     theme.observe(node, { attributes: true, attributeFilter: ["style", "class"] });
-  return () => { size.disconnect(); theme.disconnect(); };
+  return () => { size.disconnect(); theme.disconnect(); gone(); };
 }
 
 // The picture as it is on the screen, on its own background, saved by the browser.

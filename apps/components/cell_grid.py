@@ -5,6 +5,7 @@ Streamlit's own charts cannot do this: a click on a plotly heat map reports noth
 
 import base64
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ _MOUNT = st.components.v2.component(
     "mechlab.cell_grid",
     html=_HTML,
     css=(_HERE / "cell_grid.css").read_text(encoding="utf-8"),
-    js=(_HERE / "cell_grid.js").read_text(encoding="utf-8"),
+    js="".join(
+        (_HERE / name).read_text(encoding="utf-8") for name in ("cell_grid_sure.js", "cell_grid.js")
+    ),
 )
 
 
@@ -48,14 +51,29 @@ def cell_grid(
         on_open: called before the rerun that a click causes.
         faded: cells (rows, columns) to draw pale, such as those that may well be 0.
     """
-    data = {**payload(view), "faded": _packed(faded, np.uint8)}
-    _MOUNT(key=key, data=data, on_cell_change=on_open)
+    seen = st.session_state.get(_seen(key))  # tells the browser which click has arrived
+    data = {**payload(view), "faded": _packed(faded, np.uint8), "key": key, "seen": seen}
+    _MOUNT(key=key, data=data, on_cell_change=partial(_once, key, on_open))
 
 
 def opened_cell(key: str) -> tuple[int, int] | None:
     """Return the (row, column) that was opened just now, or None; the same cell may come again."""
     cell = st.session_state.get(key, {}).get("cell")
     return None if cell is None else (int(cell[0]), int(cell[1]))
+
+
+def _once(key: str, on_open: Callable[[], None]) -> None:
+    """Call `on_open`, but not again for a click that the browser has sent twice."""
+    cell = st.session_state.get(key, {}).get("cell")
+    if cell is None:
+        return
+    if (serial := str(cell[2])) != st.session_state.get(_seen(key)):
+        st.session_state[_seen(key)] = serial
+        on_open()
+
+
+def _seen(key: str) -> str:
+    return f"seen.{key}"
 
 
 def payload(view: ml.plots.GridView) -> dict[str, Any]:

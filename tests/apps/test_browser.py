@@ -73,8 +73,8 @@ def test_the_exported_page_opens_offline(
     offline.close()
 
 
-def _run_with_samples(watched: Watched, was: int, count: int) -> None:
-    """Change the number of noise samples and press Run."""
+def _run_with_samples(watched: Watched, was: int, count: int, click_on: str = "") -> None:
+    """Change the number of noise samples and press Run; then click into a grid at once."""
     from playwright.sync_api import expect
 
     page = watched.page
@@ -85,7 +85,24 @@ def _run_with_samples(watched: Watched, was: int, count: int) -> None:
     samples.press("Enter")
     page.get_by_text(f"samples: {was} → {count}").wait_for()
     page.keyboard.press("Escape")
-    watched.button("run_now").click()
+    watched.settle()
+    if click_on:
+        _click_just_after(watched.button("run_now"), page.locator(click_on))
+    else:
+        watched.button("run_now").click()
+
+
+def _click_just_after(button: Any, canvas: Any) -> None:
+    """Press a button, and click into the middle of a grid while the page's script runs."""
+    canvas.evaluate(
+        """(canvas, button) => {
+          button.click();
+          const box = canvas.getBoundingClientRect();
+          const [clientX, clientY] = [box.left + box.width / 2, box.top + box.height / 2];
+          setTimeout(() => canvas.dispatchEvent(new MouseEvent("click", {clientX, clientY})), 40);
+        }""",
+        button.element_handle(),
+    )
 
 
 def test_a_run_survives_a_reload_is_seen_from_another_tab_and_can_be_cancelled(
@@ -113,8 +130,10 @@ def test_a_run_survives_a_reload_is_seen_from_another_tab_and_can_be_cancelled(
 def test_two_runs_are_ticked_and_laid_side_by_side(watched: Watched, traced: str) -> None:
     page = watched.open(traced)
     page.get_by_text("Click a cell to see what restoring").wait_for()
-    _run_with_samples(watched, 10, 2)
+    _run_with_samples(watched, 10, 2, click_on=".st-key-grid-mlp_out canvas")
     page.get_by_text("n = 2 noise samples").first.wait_for()
+    page.wait_for_function("location.search.includes('layer=')")  # the click was not lost
+    assert watched.selection()["site"] == "mlp_out"
     watched.open("/runs")  # a deep link, as people share it
     table = page.locator("[data-testid=stDataFrame] canvas").first
     table.wait_for()

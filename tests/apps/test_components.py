@@ -6,7 +6,7 @@ import pytest
 from synthetic_traces import make_trace
 
 import mechlab as ml
-from components.cell_grid import payload
+from components.cell_grid import _once, opened_cell, payload
 from components.charts import _span
 from components.exports import html_page, record_json
 from components.progress import progress_words
@@ -27,6 +27,17 @@ def test_the_payload_holds_the_numbers_and_nothing_that_is_not_json() -> None:
     assert state.sum() == state.size - 1
     assert sent["col_labels"][0] == "0·<s>"
     assert sent["limits"][0] == -sent["limits"][1]
+
+
+def test_a_click_that_the_browser_sends_again_opens_its_cell_once(monkeypatch) -> None:
+    state: dict[str, object] = {}
+    monkeypatch.setattr("streamlit.session_state", state)
+    opened: list[object] = []
+    for sent in ([1, 2, "a"], [1, 2, "a"], None, [1, 2, "b"], [0, 5, "c"]):
+        state["grid"] = {"cell": sent}
+        _once("grid", lambda: opened.append(opened_cell("grid")))
+    assert opened == [(1, 2), (1, 2), (0, 5)], "the same cell may be opened again by a new click"
+    assert state["seen.grid"] == "c"
 
 
 def test_a_grid_of_48_layers_and_100_tokens_stays_below_100_kilobytes() -> None:
