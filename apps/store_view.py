@@ -9,13 +9,21 @@ import mechlab as ml
 
 __all__ = ["filtered", "mechlab_version", "megabytes", "newest_versions", "older", "rows"]
 
+_NOTHING_SAID: Mapping[str, Any] = {}
+
 
 def filtered(
-    records: Iterable[Any], *, kind: str | None = None, model: str | None = None, text: str = ""
+    records: Iterable[Any],
+    *,
+    kind: str | None = None,
+    model: str | None = None,
+    tag: str | None = None,
+    text: str = "",
+    remarks: Mapping[str, Any] = _NOTHING_SAID,
 ) -> list[Any]:
-    """Return the records that fit: of one method, one model, with all words of `text`.
+    """Return the records that fit: of one method, one model, with a tag, with all words of `text`.
 
-    Words are looked for in run id, prompts, options and names, whatever their case.
+    Words are looked for in run id, prompts, options, names, tags and notes, whatever their case.
     """
     words = text.lower().split()
     return [
@@ -23,16 +31,22 @@ def filtered(
         for record in records
         if (not kind or record.method == kind)
         and (not model or record.model_name == model)
-        and all(word in _searched(record) for word in words)
+        and (not tag or tag in _tags(record, remarks))
+        and all(word in _searched(record, remarks) for word in words)
     ]
 
 
-def rows(records: Sequence[Any], newest: Mapping[str, int]) -> list[dict[str, Any]]:
+def rows(
+    records: Sequence[Any],
+    newest: Mapping[str, int],
+    remarks: Mapping[str, Any] = _NOTHING_SAID,
+) -> list[dict[str, Any]]:
     """Return one row of the table per record.
 
     Args:
         records: what to list.
         newest: for each method the highest version known; see `older`.
+        remarks: what is said of runs, by key.
     """
     return [
         {
@@ -40,6 +54,8 @@ def rows(records: Sequence[Any], newest: Mapping[str, int]) -> list[dict[str, An
             "kind": record.method.replace("_", " "),
             "model": record.model_name,
             "prompts": _prompts(record),
+            "tags": " ".join(_tags(record, remarks)),
+            "note": _note(record, remarks),
             "created": record.when,
             "seconds": round(record.wall_seconds, 1),
             "kB": math.ceil(record.size / 1000),
@@ -85,6 +101,18 @@ def _prompts(record: Any) -> str:
     return f"{record.labels[0]}{more}"
 
 
-def _searched(record: Any) -> str:
+def _tags(record: Any, remarks: Mapping[str, Any]) -> tuple[str, ...]:
+    said = remarks.get(record.key)
+    return () if said is None else said.tags
+
+
+def _note(record: Any, remarks: Mapping[str, Any]) -> str:
+    said = remarks.get(record.key)
+    return "" if said is None else ml.plots.show_text(said.note, longest=120)
+
+
+def _searched(record: Any, remarks: Mapping[str, Any]) -> str:
     parts = (record.id, record.method, record.model_name, record.name, *record.labels)
-    return " ".join((*parts, json.dumps(dict(record.options), default=str))).lower()
+    said = remarks.get(record.key)
+    more = () if said is None else (*said.tags, said.note)
+    return " ".join((*parts, *more, json.dumps(dict(record.options), default=str))).lower()

@@ -19,7 +19,7 @@ from text import words
 
 __all__ = [
     "Refusal", "bad_link", "cannot_be_read", "elsewhere", "failed", "no_model", "refusal",
-    "stale_notice", "stopped",
+    "shown_although", "stale_notice", "stopped",
 ]  # fmt: skip
 
 _MOST_LINES = 6
@@ -34,7 +34,17 @@ class Refusal:
     button: str = ""
     """What goes on anyway; empty when nothing does."""
     fields: dict[str, Any] | None = None
-    """Fields of the page that this sets."""
+    """Fields for a run that goes on regardless, and records so in its options.
+
+    None where the stored result is shown as it is, which the remark on it then records.
+    """
+    shown: bool = False
+    """Whether the result's own options say that it goes on regardless: then this is a notice."""
+
+    @property
+    def reruns(self) -> bool:
+        """Whether going on takes another run."""
+        return not set(self.fields or {}) <= {"anyway"}
 
 
 def no_model(request: Request, load: Callable[[], None]) -> bool:
@@ -94,7 +104,15 @@ def refusal(why: Refusal, go_on: Callable[[], None]) -> None:
         icon=":material/report:",
     )
     if why.button:
-        st.button(why.button, key="anyway", on_click=go_on, help="Recorded in the result.")
+        where = "in the options of the new run" if why.reruns else "beside the result"
+        st.button(why.button, key="anyway", on_click=go_on, help=f"Recorded {where}.")
+
+
+def shown_although(reason: str) -> None:
+    """Say on a picture that it means little: its baseline is broken, and it is shown anyway."""
+    st.warning(
+        f"Shown although its baseline is broken: {words(reason, 400)}.", icon=":material/report:"
+    )
 
 
 def failed(job: Any, request: Request) -> None:

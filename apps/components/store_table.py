@@ -1,7 +1,7 @@
 """The table of stored runs; which rows are ticked stands in the URL."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -29,12 +29,13 @@ def tick(ids: Sequence[str]) -> None:
     st.session_state["ticks"] = st.session_state.get("ticks", 0) + 1  # the table starts anew
 
 
-def table(shown: Sequence[Any], records: Sequence[Any]) -> None:
+def table(shown: Sequence[Any], records: Sequence[Any], remarks: Mapping[str, Any]) -> None:
     """Draw the rows with boxes to tick.
 
     Args:
         shown: what passes the filters.
         records: all, to tell what is out of date.
+        remarks: what is said of runs, by key.
     """
     ids = [record.id for record in shown]
     before = [ids.index(run) for run in _ids() if run in ids]
@@ -42,7 +43,7 @@ def table(shown: Sequence[Any], records: Sequence[Any]) -> None:
     about = f"{st.session_state.get('ticks', 0)} {' '.join(ids)}"
     key = f"table.{hashlib.sha256(about.encode()).hexdigest()[:12]}"
     st.dataframe(
-        rows(shown, newest_versions(records)),
+        rows(shown, newest_versions(records), remarks),
         key=key,
         hide_index=True,
         height=min(420, 40 + 36 * max(1, len(shown))),
@@ -51,7 +52,8 @@ def table(shown: Sequence[Any], records: Sequence[Any]) -> None:
         selection_default={"selection": {"rows": before}},
         column_config={
             "created": st.column_config.DatetimeColumn("created", format="YYYY-MM-DD HH:mm"),
-            "prompts": st.column_config.TextColumn("prompts", width="large"),
+            "prompts": st.column_config.TextColumn("prompts", width="medium"),
+            "note": st.column_config.TextColumn("note", width="medium"),
         },
         alt="Stored runs, the newest first",
     )

@@ -12,7 +12,7 @@ from components.store_table import tick
 from store_view import megabytes
 from text import words
 
-__all__ = ["import_menu", "running_now", "ticked_menu", "whole_store_menu"]
+__all__ = ["import_menu", "remark_menu", "running_now", "ticked_menu", "whole_store_menu"]
 
 _SAID = "store_said"
 
@@ -56,6 +56,37 @@ def ticked_menu(records: Sequence[Any]) -> None:
         st.button(
             f"Delete {count}", key="delete_now", type="primary", on_click=_delete, args=(ids,)
         )
+
+
+def remark_menu(record: Any, remark: Any) -> None:
+    """Draw the fields of what is said of one run, and the button that keeps it.
+
+    Args:
+        record: of the run.
+        remark: what is said of it now; None for nothing.
+    """
+    tags, note = f"tags.{record.id}", f"note.{record.id}"
+    if tags not in st.session_state:
+        st.session_state[tags] = "" if remark is None else " ".join(remark.tags)
+        st.session_state[note] = "" if remark is None else remark.note
+    with st.popover("Tags and note", icon=":material/sell:", key="remark"):
+        st.text_input(
+            "Tags", key=tags, placeholder="paper to-check",
+            help="Words with spaces between them: letters, digits and _ . : + / -",
+        )  # fmt: skip
+        st.text_area("Note", key=note, height=120, max_chars=1000)
+        st.caption("Kept beside the result, which does not change; goes along in bundles.")
+        st.button("Keep", key="remark_now", type="primary", on_click=_remark, args=(record.id,))
+
+
+def _remark(run: str) -> None:
+    tags, note = (str(st.session_state[f"{name}.{run}"] or "") for name in ("tags", "note"))
+    try:
+        ml.Store().remark(run, tags=tags.replace(",", " ").split(), note=note)
+    except ml.StoreError as error:
+        _say("error", str(error))
+    else:
+        _say("ok", f"Tags and note of {run} are kept.")
 
 
 def whole_store_menu() -> None:

@@ -10,20 +10,31 @@ from components.cell_grid import cell_grid
 from components.color_scale import color_scale
 from components.exports import table_twin
 from components.go import go
+from components.states import shown_although
+from components.store_tools import remark_menu
 from pages import page_of_method
 from text import words
 
 __all__ = ["code_of_comparison", "one_run", "spec_table"]
 
 
-def one_run(record: Any, result: Any) -> None:
-    """Draw a run's grids, the way to its page, and how it was made."""
+def one_run(record: Any, result: Any, remark: Any) -> None:
+    """Draw a run's grids, the way to its page, what is said of it, and how it was made.
+
+    Args:
+        record: of the run.
+        result: the run.
+        remark: what is said of it; None for nothing.
+    """
     with st.container(horizontal=True, vertical_alignment="center"):
         name = record.method.replace("_", " ")
         st.markdown(f"##### {words(record.id)} · {words(name)} on {words(record.model_name)}")
         page = page_of_method(record.method)
         if page is not None:
             go(page.address, f"Open on {page.title}", key="open_run", run=record.id)
+        remark_menu(record, remark)
+    if remark is not None and remark.shown_although:
+        shown_although(remark.shown_although)
     views = views_of(result)
     if views:
         st.caption(words(views[0].facts, 300))

@@ -9,6 +9,7 @@ import mechlab as ml
 import runs
 from compare_view import views_of
 from components.compare import side_by_side
+from components.selection import warn_of_link
 from components.states import cannot_be_read
 from components.store_table import table, ticked
 from components.store_tools import import_menu, running_now, ticked_menu, whole_store_menu
@@ -30,21 +31,29 @@ def page() -> None:
         )
         import_menu()
         return
-    shown = _filters(records)
+    remarks = ml.Store().remarks()
+    shown = _filters(records, remarks)
     with st.container(horizontal=True, vertical_alignment="center", key="store_tools"):
         size = megabytes(sum(record.size for record in shown))
         st.caption(f"{len(shown)} of {len(records)} runs · {size}", width="content")
         import_menu()
         ticked_menu(ticked(records))
         whole_store_menu()
-    table(shown, records)
-    _below(ticked(records))
+    table(shown, records, remarks)
+    _below(ticked(records), remarks)
 
 
-def _filters(records: list) -> list:
+def _filters(records: list, remarks: dict) -> list:
     kinds = sorted({record.method for record in records})
     models = sorted({record.model_name for record in records})
-    kind, model, text = st.columns([2, 2, 4])
+    tags = sorted({tag for said in remarks.values() for tag in said.tags})
+    known = {"kind": kinds, "of_model": models, "tag": tags}
+    link = st.query_params.to_dict()  # before any field: what a field cannot use, it drops silently
+    warn_of_link(
+        [f"{name} {link[name]!r}: no run has it" for name in known
+         if link.get(name) not in (None, *known[name])]
+    )  # fmt: skip
+    kind, model, tag, text = st.columns([2, 2, 2, 4])
     chosen = {
         "kind": kind.selectbox(
             "Kind", kinds, index=None, key="kind", bind="query-params", placeholder="all",
@@ -53,15 +62,19 @@ def _filters(records: list) -> list:
         "model": model.selectbox(
             "Model", models, index=None, key="of_model", bind="query-params", placeholder="all"
         ),
+        "tag": tag.selectbox(
+            "Tag", tags, index=None, key="tag", bind="query-params", disabled=not tags,
+            placeholder="all" if tags else "none yet",
+        ),
         "text": text.text_input(
             "Search", key="search", bind="query-params",
-            placeholder="words in run id, prompts, options",
+            placeholder="words in run id, prompts, options, notes",
         ),
     }  # fmt: skip
-    return filtered(records, **chosen)
+    return filtered(records, **chosen, remarks=remarks)
 
 
-def _below(chosen: list) -> None:
+def _below(chosen: list, remarks: dict) -> None:
     """Draw what is ticked: one run by itself, two to six side by side."""
     if not chosen:
         st.caption("Tick one run to look at it, two to six to compare them.")
@@ -75,7 +88,7 @@ def _below(chosen: list) -> None:
         cannot_be_read(error)
         return
     if len(chosen) == 1:
-        one_run(chosen[0], results[0])
+        one_run(chosen[0], results[0], remarks.get(chosen[0].key))
         return
     names = [f"{letter} · {r.id}" for letter, r in zip("ABCDEF", chosen, strict=False)]
     spec_table(chosen)
