@@ -57,8 +57,6 @@ class HeadsRequest(PairRequest):
     positions: str = "all"
     without: tuple[str, ...] = ()
     """Heads that are ablated while the others are attributed."""
-    anyway: bool = False
-    """Whether a result is shown although the model prefers the other answer."""
 
     @property
     def method(self) -> str:

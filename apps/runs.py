@@ -13,7 +13,7 @@ from request import Request
 
 __all__ = [
     "elsewhere", "entry", "find", "is_run_id", "job_of", "load", "loading", "of_model", "queue_of",
-    "recent", "start", "start_loading",
+    "recent", "remark", "start", "start_loading",
 ]  # fmt: skip
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -57,6 +57,15 @@ def load(run: str) -> Any | None:
             _shown.popitem(last=False)
         _shown[key] = store.get(record.key)
     return _shown[key]
+
+
+def remark(run: str) -> Any:
+    """Return what is said of a stored run: tags, a note, why it is shown although it means little.
+
+    An empty remark where nothing is said, or this store does not have the run.
+    """
+    said = ml.Store().remarks([run]) if is_run_id(run) else {}
+    return next(iter(said.values()), ml.Remark())
 
 
 def find(request: Request) -> str | None:

@@ -130,6 +130,7 @@ if TYPE_CHECKING:  # what editors and the type checker see; a test compares it w
     from mechlab.results import by_token_role as by_token_role
     from mechlab.results import new_result as new_result
     from mechlab.results import top_heads as top_heads
+    from mechlab.store import Remark as Remark
     from mechlab.store import Store as Store
     from mechlab.store import TraceCost as TraceCost
     from mechlab.store import trace_cost as trace_cost
@@ -262,7 +263,7 @@ _NAMES = {
     "mechlab.progress": ("Progress",),
     "mechlab.prompts": ("EditRequest",),
     "mechlab.results": ("analysis", "by_token_role", "new_result", "top_heads"),
-    "mechlab.store": ("Store", "TraceCost", "trace_cost"),
+    "mechlab.store": ("Remark", "Store", "TraceCost", "trace_cost"),
     "mechlab.workflows": (
         "as_edit_cases",
         "batch_edits",

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 import mechlab as ml
+import runs
 from request import Scripted
 
 __all__ = ["export_menu", "html_page", "record_json", "run_menu", "table_twin"]
@@ -32,7 +34,12 @@ def export_menu(
     name = f"{request.PAGE or 'result'}-{run or 'result'}{'-' if key else ''}{key}"
     files: list[tuple[str, Callable[[], str | bytes], str, str]] = [
         ("Figure (HTML, works offline)", lambda: html_page(draw()), "html", "text/html"),
-        ("Record (JSON)", lambda: record_json(result, run), "json", "application/json"),
+        (
+            "Record (JSON)",
+            lambda: record_json(result, run, runs.remark(run)),
+            "json",
+            "application/json",
+        ),
         ("Script (Python)", lambda: request.code(run), "py", "text/x-python"),
         ("Notebook", lambda: request.notebook(run), "ipynb", "application/x-ipynb+json"),
     ]
@@ -70,8 +77,7 @@ def run_menu(request: Scripted, run: str) -> None:
 
 
 def _record(run: str) -> str:
-    store = ml.Store()
-    return record_json(store.get(run), run)
+    return record_json(ml.Store().get(run), run, runs.remark(run))
 
 
 def table_twin(views: list[Any], *, key: str = "") -> None:
@@ -87,10 +93,10 @@ def html_page(figure: Any) -> bytes:
         return path.read_bytes()
 
 
-def record_json(result: Any, run: str) -> str:
-    """Return where the result comes from, and its coordinates and numbers, as JSON.
+def record_json(result: Any, run: str, remark: Any = None) -> str:
+    """Return where the result comes from, its coordinates and numbers, and the remark on it.
 
-    Cells that were not computed are null.
+    JSON; cells that were not computed are null.
     """
     about = {str(name): _plain(value) for name, value in result.attrs.items()}
     for name in ("options", "versions", "checks"):
@@ -100,9 +106,9 @@ def record_json(result: Any, run: str) -> str:
         str(name): {"dims": [str(d) for d in array.dims], "values": _listed(array.values.tolist())}
         for name, array in {**result.coords, **result.data_vars}.items()
     }
-    return json.dumps(
-        {"run": run, "about": about, "arrays": arrays}, ensure_ascii=False, allow_nan=False
-    )
+    said = {"remark": asdict(remark)} if remark else {}
+    whole = {"run": run, **said, "about": about, "arrays": arrays}
+    return json.dumps(whole, ensure_ascii=False, allow_nan=False)
 
 
 def _file(label: str, content: Callable[[], str | bytes], name: str, mime: str, key: str) -> None:

@@ -52,7 +52,7 @@ class ResultPage:
     partial_views: PartialViews = lambda partial: None
     """Grids of an unfinished result."""
     refused: Callable[[Any], Refusal | None] = lambda result: None
-    """Why a result means nothing (its baseline is broken), or None."""
+    """Why a result means nothing (its baseline is broken), or None; says nothing of overrides."""
     views: Callable[[Any], list[Any]] = views_of
     """The grids of a result, to lay it beside the pinned run."""
     selections: tuple[str, ...] = ("layer", "head", "pos")
@@ -206,12 +206,14 @@ def _result(page: ResultPage, result: Any, request: Request, link: Mapping[str, 
     with st.container():
         if stale:
             states.stale_notice(stale, lambda: adopt(stored))
-    why = page.refused(result)
-    if why is not None:
-        states.refusal(why, lambda: _go_on(page, why))
+    why, run = page.refused(result), str(st.query_params.get("run", ""))
+    recorded = runs.remark(run).shown_although
+    if why is not None and not (why.shown or recorded):
+        states.refusal(why, lambda: _go_on(page, why, run))
         return
     with st.container(key="stale" if stale else "fresh"):
-        run = str(st.query_params.get("run", ""))
+        if why is not None or recorded:
+            states.shown_although(recorded if why is None else why.reason)
         page.picture(result, run, stored, link)
         _against_pinned(page, result, run)
 
@@ -232,10 +234,17 @@ def _against_pinned(page: ResultPage, result: Any, run: str) -> None:
             st.warning(words(str(error), 400), icon=":material/compare:")
 
 
-def _go_on(page: ResultPage, why: Refusal) -> None:
+def _go_on(page: ResultPage, why: Refusal, run: str) -> None:
+    """Callback: run it regardless, or record beside the result that it is shown regardless."""
     for name, value in (why.fields or {}).items():
         st.session_state[field_key(page.kind, name)] = value
-    _start(current(page.kind))
+    if why.reruns:
+        _start(current(page.kind))
+        return
+    try:
+        ml.Store().remark(run, shown_although=why.reason)
+    except ml.StoreError as error:  # what is not recorded is not shown
+        st.toast(words(str(error), 300), icon=":material/error:")
 
 
 def _nothing_yet(page: ResultPage, request: Request, job: Any | None) -> None:

@@ -6,8 +6,6 @@ grid stays that of the result's own answers.
 
 from typing import Any
 
-import streamlit as st
-
 from components.carry import arrive
 from components.heads_fields import heads_fields, heads_options
 from components.heads_picture import picture
@@ -30,9 +28,7 @@ def refused(result: Any) -> Refusal | None:
     A set is shown all the same: conflicts in which the memory wins are what one looks for.
     """
     why = wrong_baseline(result) if result.sizes["prompt"] == 1 else ""
-    if not why or st.session_state.get("in.heads.anyway"):
-        return None
-    return Refusal(why, "Show it anyway", {"anyway": True})
+    return Refusal(why, "Show it anyway") if why else None
 
 
 def example(model: str) -> HeadsRequest:

@@ -63,9 +63,7 @@ def price(request: RetrievalRequest) -> cost.Cost:
 def refused(result: Any) -> Refusal | None:
     """Return why scores say little: no needle is answered."""
     why = wrong_baseline(result)
-    if not why or st.session_state.get("in.retrieval.anyway"):
-        return None
-    return Refusal(why, "Show what heads copied anyway", {"anyway": True})
+    return Refusal(why, "Show what heads copied anyway") if why else None
 
 
 def views(result: Any) -> list[Any]:

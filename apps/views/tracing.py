@@ -35,10 +35,16 @@ def price(request: TraceRequest) -> Cost:
 
 
 def refused(trace: Any) -> Refusal | None:
-    """Return why a single fact's trace means nothing: without a known answer nothing comes back."""
+    """Return why a single fact's trace means nothing: without a known answer nothing comes back.
+
+    A trace that was run regardless (`known_only=False` in its options) is shown with that notice.
+    """
     status = str(trace["status"].values[0])
-    if trace.sizes["prompt"] > 1 or status == "ok":
+    if trace.sizes["prompt"] > 1:
         return None
+    if status == "ok":
+        why = _other_answer(trace)
+        return Refusal(why, shown=True) if why else None
     clean = float(trace["clean_probability"].values[0])
     said = ml.plots.show_token(str(trace["scored_token"].values[0]))
     return Refusal(
@@ -46,6 +52,15 @@ def refused(trace: Any) -> Refusal | None:
         "Trace the model's own answer anyway",
         {"known_only": False},
     )
+
+
+def _other_answer(trace: Any) -> str:
+    """Return what the model says instead of the fact's answer; empty when it says that."""
+    scored, target = (str(trace[name].values[0]) for name in ("scored_token", "target"))
+    if not target or target.strip().startswith(scored.strip()):
+        return ""
+    answer, said = (ml.plots.show_token(token) for token in (target, scored))
+    return f"the clean run does not predict {answer}: this is the trace of {said}, its own answer"
 
 
 result_page(

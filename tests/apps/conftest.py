@@ -179,6 +179,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Cardboard:
         status = fake.status if known_only else "ok"
         if status != "ok":
             data["indirect_effect"][:] = np.nan
+        elif fake.status != "ok":  # traced regardless, for what the model says itself
+            data["scored_token"] = ("prompt", [" Rome"])
         return new_result(
             data.data_vars,
             {**data.coords, "status": ("prompt", [status])},

@@ -238,6 +238,10 @@ def test_a_fact_that_the_model_does_not_know_is_refused_with_a_way_on(engine) ->
     app = run_to_the_end(app)
     assert grids_on(app) == 3
     assert app.checkbox(key="in.trace.known_only").value is False
+    told = "Shown although its baseline is broken: the clean run does not predict Paris"
+    assert told in texts(app)
+    again = opened(run=app.query_params["run"])
+    assert told in texts(again) and grids_on(again) == 3
 
 
 def test_a_subject_that_is_not_in_the_prompt_cannot_be_run(engine) -> None:
