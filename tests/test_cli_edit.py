@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from mechlab import models
 from mechlab.cli import app
-from mechlab.cli.edit_choice import read_cases, typed_request
-from mechlab.cli.edit_options import edit_plan
-from mechlab.cli.edit_plan import EditPlan
-from mechlab.cli.edit_usual import note_foreign_corpus
+from mechlab.cli.editing.choice import read_cases, typed_request
+from mechlab.cli.editing.options import edit_plan
+from mechlab.cli.editing.plan import EditPlan
+from mechlab.cli.editing.usual import note_foreign_corpus
 from mechlab.errors import Cancelled, OptionError
 from mechlab.methods import Edit
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mechlab.cli.edit_choice import chosen_cases, read_cases, typed_request
-from mechlab.cli.edit_options import (
+from mechlab.cli.editing.choice import chosen_cases, read_cases, typed_request
+from mechlab.cli.editing.options import (
     Clamp,
     Corpus,
     DecayWeight,
@@ -28,7 +28,7 @@ from mechlab.cli.edit_options import (
     edit_plan,
     texts_by_default,
 )
-from mechlab.cli.edit_work import EditWork, perform_edit
+from mechlab.cli.editing.work import EditWork, perform_edit
 from mechlab.cli.options import (
     Cache,
     Device,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mechlab.cli.edit_choice import drawn_cases, read_cases
-from mechlab.cli.edit_eval_work import EvaluationWork, perform_evaluation
-from mechlab.cli.edit_options import (
+from mechlab.cli.editing.choice import drawn_cases, read_cases
+from mechlab.cli.editing.evaluation_request import EvaluationWork
+from mechlab.cli.editing.evaluation_work import perform_evaluation
+from mechlab.cli.editing.options import (
     Clamp,
     Corpus,
     DecayWeight,

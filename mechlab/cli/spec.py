@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mechlab.cli.edit_spec import EDITING, NEEDS_NO_PROMPTS, ON_CASES, cases_of, perform_spec
+from mechlab.cli.editing.spec import EDITING, NEEDS_NO_PROMPTS, ON_CASES, cases_of, perform_spec
 from mechlab.cli.options import nodes
 from mechlab.cli.prompt_choice import built_in, read_either
 from mechlab.cli.work import Request, perform

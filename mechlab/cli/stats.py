@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mechlab.cli.edit_options import Corpus, Ridge, SiteName, Tokens
+from mechlab.cli.editing.options import Corpus, Ridge, SiteName, Tokens
 from mechlab.cli.options import (
     Cache,
     Device,
@@ -101,7 +101,7 @@ def perform_stats(
         MechlabError: when they cannot be counted.
     """
     from mechlab.cli.bar import progress_bar
-    from mechlab.cli.edit_usual import note_foreign_corpus
+    from mechlab.cli.editing.usual import note_foreign_corpus
     from mechlab.methods import stored_key_statistics
     from mechlab.models import load_model
     from mechlab.store import Store

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mechlab.cli.edit_plan import EditPlan
+from mechlab.cli.editing.plan import EditPlan
 from mechlab.cli.options import whole_numbers
 from mechlab.errors import OptionError
 

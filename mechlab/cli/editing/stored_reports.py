@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mechlab.cli.edit_tables import edit_facts, plain, summary_rows, summary_table
+from mechlab.cli.editing.tables import edit_facts, plain, summary_rows, summary_table
 from mechlab.cli.report_kind import Report, report_of_parts
 
 if TYPE_CHECKING:

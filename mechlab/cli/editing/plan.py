@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mechlab.cli.edit_usual import note_foreign_corpus, usual_options
+from mechlab.cli.editing.usual import note_foreign_corpus, usual_options
 from mechlab.cli.options import check_known
 from mechlab.errors import OptionError
 

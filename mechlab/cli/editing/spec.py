@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechlab.cli.edit_choice import chosen_cases, drawn_cases, read_cases, typed_request
-from mechlab.cli.edit_plan import METHODS, STATISTICS, EditPlan, check_method
+from mechlab.cli.editing.choice import chosen_cases, drawn_cases, read_cases, typed_request
+from mechlab.cli.editing.plan import METHODS, STATISTICS, EditPlan, check_method
 from mechlab.errors import OptionError
 
 if TYPE_CHECKING:
@@ -108,8 +108,9 @@ def perform_spec(
     Raises:
         MechlabError: when the request cannot be carried out.
     """
-    from mechlab.cli.edit_eval_work import EvaluationWork, perform_evaluation
-    from mechlab.cli.edit_work import EditWork, perform_edit
+    from mechlab.cli.editing.evaluation_request import EvaluationWork
+    from mechlab.cli.editing.evaluation_work import perform_evaluation
+    from mechlab.cli.editing.work import EditWork, perform_edit
     from mechlab.cli.stats import perform_stats
 
     shown: dict[str, Any] = {"as_json": as_json, "estimate": estimate, "cache": cache}

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechlab.cli.edit_rows import generation_rows, prompt_rows, request_rows
-from mechlab.cli.edit_tables import edit_facts, plain, summary_rows, summary_table
+from mechlab.cli.editing.rows import generation_rows, prompt_rows, request_rows
+from mechlab.cli.editing.tables import edit_facts, plain, summary_rows, summary_table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
-    from mechlab.cli.edit_effects import Effects
+    from mechlab.cli.editing.effects import Effects
     from mechlab.methods import Edit
     from mechlab.models import Model
     from mechlab.prompts import PromptSet

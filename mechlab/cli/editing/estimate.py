@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mechlab.cli.edit_plan import EditPlan
+    from mechlab.cli.editing.plan import EditPlan
     from mechlab.methods import Edit
     from mechlab.models import Model
     from mechlab.prompts import EditRequest

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechlab.cli.edit_effects import Compared
+from mechlab.cli.editing.effects import Compared
 from mechlab.errors import OptionError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from mechlab.cli.edit_eval_work import EvaluationWork
-    from mechlab.cli.edit_plan import EditPlan
+    from mechlab.cli.editing.evaluation_request import EvaluationWork
+    from mechlab.cli.editing.plan import EditPlan
     from mechlab.methods import Edit
     from mechlab.models import Model
     from mechlab.progress import Journal, ProgressCallback
@@ -52,7 +52,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         """Complete the options of `evaluate_edit`."""
-        from mechlab.cli.edit_effects import protocol_of
+        from mechlab.cli.editing.effects import protocol_of
 
         protocol = self.work.protocol or protocol_of(self.cases)
         options = {"protocol": protocol, "generation_length": self.work.generation_length}
@@ -135,7 +135,7 @@ class Evaluation:
         return Done(before, after, None, digest(source)[:12])
 
     def _reference(self) -> "xr.Dataset | None":
-        from mechlab.cli.edit_effects import held_out_texts
+        from mechlab.cli.editing.effects import held_out_texts
         from mechlab.methods.evaluation import next_token_reference
 
         corpus = self.plan.statistics.get("corpus", "atlas")

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechlab.cli.edit_tables import plain, summary_rows, summary_table
+from mechlab.cli.editing.tables import plain, summary_rows, summary_table
 from mechlab.errors import OptionError
 
 if TYPE_CHECKING:
-    from mechlab.cli.edit_evaluation import Done, Evaluation
+    from mechlab.cli.editing.evaluation import Done, Evaluation
 
 __all__ = ["case_rows", "check_table_path", "print_estimate", "show", "write_table"]
 

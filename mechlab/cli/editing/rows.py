@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechlab.cli.edit_tables import plain
+from mechlab.cli.editing.tables import plain
 
 if TYPE_CHECKING:
-    from mechlab.cli.edit_effects import Effects
+    from mechlab.cli.editing.effects import Effects
     from mechlab.prompts import PromptSet
 
 __all__ = ["generation_rows", "prompt_rows", "request_rows"]

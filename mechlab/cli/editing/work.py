@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechlab.cli.edit_choice import chosen_cases
+from mechlab.cli.editing.choice import chosen_cases
 from mechlab.errors import OptionError
 
 if TYPE_CHECKING:
-    from mechlab.cli.edit_plan import EditPlan
+    from mechlab.cli.editing.plan import EditPlan
     from mechlab.methods import Edit
     from mechlab.models import Model
     from mechlab.prompts import PromptSet
@@ -55,9 +55,9 @@ def perform_edit(
             model is refused before.
     """
     from mechlab.cli.bar import progress_bar
-    from mechlab.cli.edit_effects import Look, held_out_texts, measure
-    from mechlab.cli.edit_estimate import print_estimate
-    from mechlab.cli.edit_report import EditReport
+    from mechlab.cli.editing.effects import Look, held_out_texts, measure
+    from mechlab.cli.editing.estimate import print_estimate
+    from mechlab.cli.editing.report import EditReport
     from mechlab.cli.work import check_figure_path, default_figure
     from mechlab.methods import Edit
     from mechlab.models import load_model
