@@ -1,7 +1,6 @@
 """The command line as a surface: documented, helpful, quick to answer, clear about mistakes."""
 
 import re
-import resource
 import subprocess
 import sys
 import warnings
@@ -59,17 +58,14 @@ def test_help_is_shown(words):
     assert "Usage" in shown.stdout
 
 
-def test_help_takes_less_than_half_a_second():
-    def cpu_seconds() -> float:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    spent = []
-    for _ in range(3):
-        before = cpu_seconds()
-        subprocess.run([sys.executable, "-m", "mechlab", "--help"], check=True, capture_output=True)
-        spent.append(cpu_seconds() - before)
-    assert min(spent) < 0.5
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from typer.testing import CliRunner; from mechlab.cli import app; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
+        "print({'torch', 'transformers', 'numpy', 'xarray', 'plotly'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert done.stdout.decode().strip() == "set()"
 
 
 @pytest.fixture
