@@ -49,8 +49,16 @@ def _neighbour(line: str, new_object: str) -> dict[str, str]:
     return {"prompt": prompt, "target": new_object, "target_true": kept, "about": kept}
 
 
-def protocol_of(case: Any) -> str:
-    """Both objects are compared where there are both; else the new one must come out."""
+def protocol_of(request: Any) -> str:
+    """Both objects are compared where there are both; else the new one must come out.
+
+    Args:
+        request: the `FactEditRequest`; one that cannot be used yet counts as usual.
+    """
+    try:
+        case = request.case()
+    except ml.MechlabError:
+        return "counterfact"
     every = [one for kind in ml.prompts.PROMPT_KINDS for one in case.prompts_of(kind)]
     both = all(one.target and one.target_true for one in every)
     return "counterfact" if both else "exact"

@@ -132,7 +132,7 @@ class FactEditRequest(Request):
             "window": self.window,
             "samples": self.samples,
             "noise_scale": self.noise_scale,
-            "protocol": self._protocol,
+            "protocol": protocol_of(self),
             "generation_length": self.generation_length,
             "seed": self.seed,
             **json.loads(self.more),
@@ -147,14 +147,6 @@ class FactEditRequest(Request):
         if self.clamp is not None:
             found["clamp"] = self.clamp
         return found | ({"key_templates": _ALONE} if self.alone else {})
-
-    @property
-    def _protocol(self) -> str:
-        """Both objects are compared where there are both; else the new one must come out."""
-        try:
-            return protocol_of(self.case())
-        except ml.MechlabError:
-            return "counterfact"
 
     def call_options(self) -> dict[str, Any]:
         """Return the options as the code shows them: key statistics by the name of a variable."""
