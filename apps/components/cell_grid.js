@@ -79,7 +79,7 @@ function decode(data) {
     rowLabels: data.row_labels, colLabels: data.col_labels, rowName: data.row_name,
     colName: data.col_name, numbers: data.numbers,
     up: data.row_order === "up", limits: data.limits, stops: data.stops.map(channels),
-    signed: data.signed, selected: data.selected, measured: data.measured,
+    signed: data.signed, selected: data.selected, measured: data.measured, gap: data.gap,
   };
 }
 
@@ -241,7 +241,7 @@ function describe(grid, [row, col]) {
   const place = head
     ? `L${grid.rowLabels[row]}H${grid.colLabels[col]}`
     : `${grid.rowName} ${grid.rowLabels[row]}, ${grid.colLabels[col]}`;
-  if (grid.state[i] === NOT_COMPUTED) return `${place}: not computed`;
+  if (grid.state[i] === NOT_COMPUTED) return `${place}: ${grid.gap}`;
   if (grid.state[i] !== VALUE) return `${place}: ${grid.state[i] === UNDEFINED ? "undefined" : "not applicable"}`;
   const shown = v => {
     const size = Math.abs(v).toFixed(4);

@@ -96,6 +96,7 @@ def payload(view: ml.plots.GridView) -> dict[str, Any]:
         "stops": list(stops),
         "signed": view.kind == "diverging",
         "measured": view.metric,
+        "gap": view.gap,
         "selected": None if view.selected is None else list(view.selected),
         "label": f"Heat map {view.title}: {rows} {view.row_name}s by {cols} columns. "
         "Arrow keys move, Enter opens a cell, plus and minus zoom.",

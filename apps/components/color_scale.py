@@ -27,5 +27,6 @@ def color_scale(views: list[Any], *, key: str = "scale") -> None:
         )
         st.markdown(f":small[{last}]", width="content")
         same = f"one scale for all {len(views)} grids · " if len(views) > 1 else ""
-        gaps = "hatched = not run" if any((v.state == 0).any() for v in views) else ""
+        hatched = {v.gap for v in views if (v.state == 0).any()}
+        gaps = f"hatched = {', '.join(sorted(hatched))}" if hatched else ""
         st.caption(f"{same}{gaps}".removesuffix(" · "), width="content")

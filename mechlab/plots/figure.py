@@ -150,7 +150,7 @@ def _traces(view: GridView, side_by_side: int) -> list[Any]:
         **(_numbers(view) if side_by_side <= _WITH_NUMBERS else {}),
     )
     hatches = [
-        _hatch(view, NOT_COMPUTED, "/", "not computed"),
+        _hatch(view, NOT_COMPUTED, "/", view.gap),
         _hatch(view, UNDEFINED, ".", "undefined"),
     ]
     return [heat, *(hatch for hatch in hatches if hatch is not None), *_marks(view)]

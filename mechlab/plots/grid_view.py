@@ -49,6 +49,8 @@ class GridView:
     state: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
     """(rows, columns): 0 not computed, 1 value, 2 undefined, 3 not applicable; from the values
     when it is not given (NaN is not computed, infinity is undefined)."""
+    gap: str = "not computed"
+    """What a cell of state 0 means here, in words."""
     title: str = ""
     """What this grid is among others, e.g. `mlp_out · windows of 2 layers`."""
     subject: str = ""
@@ -120,7 +122,7 @@ class GridView:
                 return f"{place}: undefined"
             case 3:
                 return f"{place}: not applicable"
-        return f"{place}: not computed"
+        return f"{place}: {self.gap}"
 
     def place(self, row: int, col: int) -> str:
         """Name one cell, e.g. `layer 9 · 4·␣Tower`, or a head as `L9H6`."""

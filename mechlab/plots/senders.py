@@ -116,7 +116,8 @@ def _view(array: xr.DataArray, shown: Average, title: str) -> GridView:
         state[place] = VALUE if np.isfinite(shown.mean.values[index]) else NOT_COMPUTED
     has = shown.has_interval
     if (state == NOT_COMPUTED).any():
-        fields["note"] = ", ".join(filter(None, [fields["note"], "hatched: no such path"]))
+        fields["gap"] = "no such path"
+        fields["note"] = ", ".join(filter(None, [fields["note"], f"hatched: {fields['gap']}"]))
     return GridView(
         values=grids[0],
         state=state,
