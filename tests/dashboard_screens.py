@@ -58,6 +58,7 @@ def take(browser: Any, url: str, theme: str, width: int, out: Path) -> None:
 def addresses() -> dict[str, str]:
     """Return the path of every page with a result on it, computed if need be."""
     import loaded
+    from edit_request import example_of as edit_of
     from heads_request import HeadsRequest
     from induction_request import InductionRequest
     from paths_request import PathsRequest
@@ -67,19 +68,20 @@ def addresses() -> dict[str, str]:
     trace = example_of("atlas")
     shown = {
         "trace": (trace, "site=mlp_out&layer=2&pos=5"),
-        "heads": (HeadsRequest(), "layer=5&head=1"),
+        "heads": (HeadsRequest(), "layer=5&head=4"),
         "paths": (PathsRequest(), ""),
-        "retrieval": (RetrievalRequest(lengths="128", depths=3), "layer=2&head=0"),
-        "induction": (InductionRequest(length=20, count=4), "layer=2&head=0"),
+        "retrieval": (RetrievalRequest(lengths="128", depths=3), "layer=5&head=0"),
+        "induction": (InductionRequest(length=20, count=4), "layer=4&head=4"),
+        "edit": (replace(edit_of("atlas"), tokens=20_000), ""),
     }
     model = loaded.load(trace.load_arguments)
-    found = {"start": "/", "setup": "/setup"}
+    found = {"start": "/paths", "setup": "/setup"}  # pages without a result
     keys = []
     for name, (request, cell) in shown.items():
         keys.append(request.compute(model, None, recompute=False)[:12])
         found[name] = f"/{'' if name == 'trace' else name}?run={keys[-1]}&{cell}"
     other = replace(trace, seed=1).compute(model, None, recompute=False)[:12]
-    return {**found, "edit": "/edit", "runs": f"/runs?ticked={keys[0]},{other}"}
+    return {**found, "asking": "/edit", "runs": f"/runs?ticked={keys[0]},{other}"}
 
 
 if __name__ == "__main__":
