@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import mechlab as ml
-from request import MODEL_FIELDS, Request, plain
+from request import MODEL_FIELDS, Request, plain, version_of
 
 __all__ = [
     "EXAMPLE", "PAIR_FIELDS", "SETS", "PairRequest", "file_rows", "model_fields_of",
@@ -252,16 +252,11 @@ def stored_options(result: Any) -> dict[str, Any]:
 def model_fields_of(result: Any) -> dict[str, Any]:
     """Return the fields of the model of a stored result, all but its name."""
     attrs = result.attrs
-    found: dict[str, Any] = {
+    return {
         "dtype": str(attrs.get("model_dtype", "float32")),
         "weights": str(attrs.get("model_weights", "raw")),
+        **version_of(attrs),
     }
-    revision = str(attrs.get("model_revision", "none"))
-    if attrs.get("model_source") == "shipped" and revision.isdecimal():
-        found["checkpoint"] = int(revision)
-    elif revision != "none":
-        found["revision"] = revision
-    return found
 
 
 def file_rows(name: str, content: bytes) -> str:

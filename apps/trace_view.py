@@ -12,6 +12,7 @@ import numpy as np
 
 import mechlab as ml
 import prompt_files
+from request import version_of
 from trace_request import TraceRequest
 
 __all__ = [
@@ -184,7 +185,7 @@ def request_of(trace: Any, fact: str, model: str) -> TraceRequest:
         model=model,
         dtype=str(trace.attrs.get("model_dtype", "float32")),
         weights=str(trace.attrs.get("model_weights", "raw")),
-        **_version(trace.attrs),
+        **version_of(trace.attrs),
         prompt=_texts(trace, "prompt_text")[index],
         subject=_texts(trace, "subject")[index],
         target=_texts(trace, "target")[index],
@@ -235,15 +236,6 @@ def _window(trace: Any, site: str, layer: int) -> tuple[int | None, int | None]:
 
 def _texts(trace: Any, name: str) -> list[str]:
     return [str(value) for value in np.atleast_1d(trace[name].values)]
-
-
-def _version(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    revision = str(attrs.get("model_revision", "none"))
-    if revision == "none":
-        return {}
-    if attrs.get("model_source") == "shipped" and revision.isdecimal():
-        return {"checkpoint": int(revision)}
-    return {"revision": revision}
 
 
 def _file_of(trace: Any) -> str:

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import streamlit as st
 
 import mechlab as ml
-from request import MODEL_FIELDS, SHARED_FIELDS, Request
+from request import MODEL_FIELDS, SHARED_FIELDS, Request, steps_of
 
 __all__ = [
-    "KEPT", "adopt", "cached_models", "current", "fact_fields", "field_key", "model_fields",
-    "model_request", "prepare",
+    "KEPT", "adopt", "cached_models", "checkpoint_field", "current", "fact_fields", "field_key",
+    "model_fields", "model_request", "prepare",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Request)
@@ -71,6 +71,23 @@ def model_fields() -> None:
     dtype, device = st.columns(2)
     dtype.selectbox("Precision", ("float32", "bfloat16", "float16"), key="in.dtype", **KEPT)
     device.text_input("Device", key="in.device", help="auto, cpu, cuda, cuda:1, mps", **KEPT)
+    checkpoint_field()
+
+
+def checkpoint_field() -> None:
+    """Draw the choice of a training step, for a model that was saved at several.
+
+    A step that the chosen model does not have, left over from another one, is let go.
+    """
+    steps = steps_of(_chosen_model())
+    if st.session_state.get("in.checkpoint") not in (None, *steps):
+        st.session_state["in.checkpoint"] = None
+    if steps:
+        st.selectbox(
+            "Checkpoint", steps, index=None, key="in.checkpoint", format_func="step {:,}".format,
+            placeholder="the finished model",
+            help="The model as it was at a step of its training, on all pages.", **KEPT,
+        )  # fmt: skip
 
 
 def cached_models() -> list[str]:

@@ -7,7 +7,7 @@ import streamlit as st
 import cost
 from components.induction_picture import picture
 from components.page import ResultPage, result_page
-from components.picker import KEPT, adopt
+from components.picker import KEPT, adopt, checkpoint_field
 from induction_request import InductionRequest, example_of, request_of
 from induction_view import SCORES, Parts, grid, partial_views
 
@@ -41,7 +41,8 @@ def induction_fields() -> None:
 
 
 def induction_options() -> None:
-    """Say what a run carries out."""
+    """Draw the model's training step, which is shared by all pages; say what a run carries out."""
+    checkpoint_field()
     st.caption(
         "A run measures the scores, the attention by lag and the loss of each copy, on the same "
         "lists. Attention by lag is of scores before the softmax, as published."

@@ -1,8 +1,11 @@
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 import mechlab as ml
+from request import version_of
 from trace_request import TraceRequest
 
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Paris"}
@@ -33,6 +36,27 @@ def test_what_differs_is_said_in_words() -> None:
 def test_the_place_of_a_folder_does_not_count_as_a_difference() -> None:
     assert TraceRequest(model="/somewhere/toy").differences(TraceRequest(model="toy")) == []
     assert TraceRequest(model="/somewhere/toy").id != TraceRequest(model="toy").id
+
+
+def test_the_last_checkpoint_of_a_shipped_model_is_the_model_itself() -> None:
+    asked = TraceRequest(**FACT, model="echo")
+    about = {"model_dtype": "float32", "model_weights": "raw"}
+
+    def stored(revision: str) -> SimpleNamespace:
+        told = {**about, "model_revision": revision}
+        return SimpleNamespace(
+            method="causal_trace", model_name="echo", options=asked.options, provenance=told
+        )
+
+    versions = ("1000", "none", "500")
+    assert [asked.answered_by(stored(one)) for one in versions] == [True, True, False]
+    early = replace(asked, checkpoint=500)
+    assert [early.answered_by(stored(one)) for one in versions] == [False, False, True]
+    assert replace(asked, checkpoint=1000).differences(asked) == []
+    assert early.differences(asked) == ["checkpoint: None → 500"]
+    shipped = {"model_source": "shipped", "model_name": "echo"}
+    told = [version_of({**shipped, "model_revision": one}) for one in versions]
+    assert told == [{}, {}, {"checkpoint": 500}]
 
 
 def test_every_option_of_the_method_is_known_with_its_default() -> None:

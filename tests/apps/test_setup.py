@@ -63,6 +63,26 @@ def test_the_bar_offers_models_while_none_is_loaded_and_takes_one_on_a_click(eng
     assert "load_chip" not in [button.key for button in app.button]
 
 
+def test_a_training_step_is_chosen_where_the_model_has_some_and_holds_on_all_pages(engine) -> None:
+    app = setup_page()
+    assert "in.checkpoint" not in [box.key for box in app.selectbox]
+    app.selectbox(key="in.model").set_value("echo")
+    app.run()
+    assert app.selectbox(key="in.checkpoint").options == ["step 0", "step 500"]
+    app.selectbox(key="in.checkpoint").set_value(500)
+    app.run()
+    app.switch_page("views/induction.py")
+    app.run()
+    assert not app.exception
+    assert app.selectbox(key="in.checkpoint").value == 500
+    app.switch_page("views/setup.py")
+    app.run()
+    app.selectbox(key="in.model").set_value("atlas")
+    app.run()
+    assert not app.exception
+    assert app.session_state["in.checkpoint"] is None
+
+
 def test_a_fact_that_cannot_be_used_is_said_here_too(engine) -> None:
     app = setup_page()
     app.text_input(key="in.subject").set_value("Spain")
