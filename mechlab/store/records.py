@@ -1,15 +1,18 @@
 """`record.json`: what makes an entry valid, written last, and readable without the data."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from typing import Any, Literal
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any, Literal
 
 from mechlab.errors import StoreError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = [
     "SCHEMA",
@@ -62,7 +65,7 @@ class Entry:
     sizes: Mapping[str, int]
     """Length of each axis."""
     labels: tuple[str, ...]
-    """Labels of the prompts."""
+    """Labels of the prompts, or of the cases of edits."""
     chunks: tuple[str, ...]
     """Keys of the entries of the single prompts; none when the method is not per prompt."""
     provenance: Mapping[str, Any]
@@ -130,7 +133,7 @@ class Entry:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode("utf-8")
 
     @classmethod
-    def from_bytes(cls, data: bytes, path: str) -> "Entry":
+    def from_bytes(cls, data: bytes, path: str) -> Entry:
         """Read the `record.json` of the entry at `path`.
 
         Raises:

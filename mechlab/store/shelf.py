@@ -1,18 +1,21 @@
 """Entries on a place: written data first and record last, read only when every checksum fits."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from mechlab.errors import StoreError
 from mechlab.store.encoding import checksums, from_files, in_order, to_files
 from mechlab.store.places import Place
 from mechlab.store.records import DamagedEntry, Entry, Kind, order_of, path_of
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["RECORD", "Shelf"]
 
@@ -89,6 +92,8 @@ class Shelf:
 
     def open(self, entry: Entry) -> xr.Dataset:
         """Return an entry's own data, numbers read when they are used (local disks only)."""
+        import xarray as xr
+
         if self.place.folder is None:
             return self.load(entry)
         folder = self.place.folder / entry.path / str(entry.data)
@@ -120,7 +125,7 @@ class Shelf:
             files=sums,
             order=order_of(result),
             sizes={str(dim): size for dim, size in result.sizes.items()},
-            labels=tuple(map(str, result["prompt"].values)) if "prompt" in result.coords else (),
+            labels=_labels(result),
             chunks=tuple(chunk.key for chunk in chunks),
             provenance=dict(result.attrs),
             name=name,
@@ -174,3 +179,9 @@ class Shelf:
                 f"entry {entry.id} of {entry.method} is damaged: missing or of wrong size: "
                 f"{', '.join(wrong)}"
             )
+
+
+def _labels(result: xr.Dataset) -> tuple[str, ...]:
+    """Return what a result is about, for lists of stored results: its prompts, or cases of edits."""
+    held = next((name for name in ("prompt", "case") if name in result.coords), None)
+    return () if held is None else tuple(map(str, result[held].values.ravel()))
