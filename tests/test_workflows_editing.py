@@ -156,6 +156,7 @@ def test_the_layer_is_the_one_asked_for_and_the_story_can_be_stored(tmp_path: An
     story = store.run(localize_edit_verify, model, CASES, **options)
     effect = story.trace_effect.mean("case").sel(layer=[0, 2])
     assert story.attrs["chosen_layer"] == int(effect.idxmax("layer"))
+    assert store.find(method="localize_edit_verify")[0].labels == tuple(story["case"].values)
     again = store.run(localize_edit_verify, model, CASES, **options)
     assert again.identical(story) and swept_edit(again).digest == swept_edit(story).digest
     fact = Fact("Mary went to the", "Mary", "store")

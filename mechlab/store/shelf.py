@@ -182,6 +182,6 @@ class Shelf:
 
 
 def _labels(result: xr.Dataset) -> tuple[str, ...]:
-    """Return what a result is about, for lists of stored results: its prompts, or cases of edits."""
+    """Return what a result is about, for lists: its prompts, or the cases of edits."""
     held = next((name for name in ("prompt", "case") if name in result.coords), None)
     return () if held is None else tuple(map(str, result[held].values.ravel()))
