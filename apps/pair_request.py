@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import mechlab as ml
-from request import MODEL_FIELDS, Request, plain, version_of
+from request import MODEL_FIELDS, Request, plain
+from versions import version_of
 
 __all__ = [
     "EXAMPLE", "PAIR_FIELDS", "SETS", "PairRequest", "file_rows", "model_fields_of",

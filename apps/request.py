@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import mechlab as ml
+from versions import last_step
 
 __all__ = [
     "MODEL_FIELDS", "SHARED_FIELDS", "Request", "Scripted", "notebook_of", "plain",
-    "prompt_code", "steps_of", "version_of",
+    "prompt_code",
 ]  # fmt: skip
 
 MODEL_FIELDS = ("device", "dtype", "weights", "revision", "checkpoint")
@@ -158,7 +159,9 @@ class Request:
         about = entry.provenance
         version = self.revision if self.checkpoint is None else str(self.checkpoint)
         told = about.get("model_revision", "none")
-        same_version = told == version or (version is None and told in ("none", _end(self.model)))
+        same_version = told == version or (
+            version is None and told in ("none", last_step(self.model))
+        )
         same_model = (
             entry.model_name == self.model_name
             and about.get("model_dtype", self.dtype) == self.dtype
@@ -205,7 +208,7 @@ class Request:
 
     def _essence(self) -> dict[str, Any]:
         content = {"method": self.method, **asdict(self), "model": self.model_name}
-        if str(self.checkpoint) == _end(self.model):
+        if str(self.checkpoint) == last_step(self.model):
             content["checkpoint"] = None
         content |= {name: sorted(content[name]) for name in self.UNORDERED}
         del content["device"]
@@ -291,33 +294,6 @@ def prompt_code(prompts: Any) -> str:
     ]
     rows = "".join(f"    {name}={value!r},\n" for name, value in given)
     return f"ml.prompts.{type(prompts).__name__}(\n{rows})"
-
-
-def steps_of(model: str) -> tuple[int, ...]:
-    """Return the training steps at which a shipped model can be looked at, its end left out."""
-    return tuple(ml.organisms.checkpoints(model)[:-1]) if model in ml.organisms.names() else ()
-
-
-def version_of(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the field, `checkpoint` or `revision`, that names the version of a result's model.
-
-    Neither for the finished model, whichever way it was asked for.
-    """
-    revision = str(attrs.get("model_revision", "none"))
-    shipped = attrs.get("model_source") == "shipped"
-    if revision == "none" or (shipped and revision == _end(str(attrs.get("model_name")))):
-        return {}
-    return (
-        {"checkpoint": int(revision)}
-        if shipped and revision.isdecimal()
-        else {"revision": revision}
-    )
-
-
-def _end(model: str) -> str:
-    """Return the last training step of a shipped model, which is the model itself; else nothing."""
-    steps = ml.organisms.checkpoints(model) if model in ml.organisms.names() else ()
-    return str(steps[-1]) if steps else ""
 
 
 def _is_path(name: str) -> bool:

@@ -12,8 +12,8 @@ import numpy as np
 
 import mechlab as ml
 import prompt_files
-from request import version_of
 from trace_request import TraceRequest
+from versions import version_of
 
 __all__ = [
     "AVERAGE",

@@ -152,10 +152,11 @@ def _sources(look: HeadLook, layer: int, head: int, key: str) -> None:
     order = range(len(values))
     if len(values) > _MOST_BARS:  # the strongest, in the order of the text
         order = sorted(sorted(order, key=lambda i: -abs(values[i]))[:_MOST_BARS])
-    towards = words(" − ".join(look.towards), 60) if effects else ""
+    towards = words(" − ".join(look.towards), 60)
     st.markdown(
-        f":small[**{title}** {f'on {towards}' if towards else ''}]",
-        help="At the last token, in logits of the target, or of target minus foil.",
+        f":small[**Direct effect** on {towards}]" if effects else f":small[**{title}**]",
+        help="What was read from each token, written at the last one: in logits of the target, or "
+        "of target minus foil.",
     )
     chart = figure()
     chart.add_bar(

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import streamlit as st
 
 import mechlab as ml
-from request import MODEL_FIELDS, SHARED_FIELDS, Request, steps_of
+from request import MODEL_FIELDS, SHARED_FIELDS, Request
+from versions import steps_of
 
 __all__ = [
     "KEPT", "adopt", "cached_models", "checkpoint_field", "current", "fact_fields", "field_key",

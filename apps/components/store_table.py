@@ -53,7 +53,9 @@ def table(shown: Sequence[Any], records: Sequence[Any], remarks: Mapping[str, An
         column_config={
             "created": st.column_config.DatetimeColumn("created", format="YYYY-MM-DD HH:mm"),
             "prompts": st.column_config.TextColumn("prompts", width="medium"),
-            "note": st.column_config.TextColumn("note", width="medium"),
+            # Nothing takes their place while nobody has written any.
+            "tags": st.column_config.TextColumn("tags", width=120) if remarks else None,
+            "note": st.column_config.TextColumn("note", width="medium") if remarks else None,
         },
         alt="Stored runs, the newest first",
     )

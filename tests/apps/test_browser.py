@@ -39,7 +39,18 @@ def test_a_cell_leads_to_its_lens_and_a_link_leads_back_to_it(
     chosen = watched.selection()
     assert chosen["site"] == "mlp_out"
     page.get_by_text(f"Layer {chosen['layer']} · {chosen['pos']}·").wait_for()
-    page.locator(".st-key-lens canvas").first.wait_for()  # the table of next tokens
+    table = page.locator(".st-key-lens canvas").first  # of next tokens
+    table.wait_for()
+    table.scroll_into_view_if_needed()
+    for row in range(5):  # only words can be answers
+        box = table.bounding_box()
+        page.mouse.click(box["x"] + box["width"] - 70, box["y"] + 35 * (row + 1.5))
+        page.wait_for_timeout(500)
+        if "target" in watched.selection():
+            break
+    target = watched.selection()["target"]
+    page.get_by_role("button", name=f"Trace {target} instead").wait_for()
+    assert page.get_by_role("textbox", name="Answer").input_value() != target  # only looked at
 
     watched.click_cell("grid.mlp_out", 0.6, 0.3)  # the same cell again does not let it go
     page.locator(".st-key-grid-mlp_out canvas").focus()
@@ -137,6 +148,7 @@ def test_two_runs_are_ticked_and_laid_side_by_side(watched: Watched, traced: str
     watched.open("/runs")  # a deep link, as people share it
     table = page.locator("[data-testid=stDataFrame] canvas").first
     table.wait_for()
+    table.scroll_into_view_if_needed()
     watched.settle()
     box = table.bounding_box()
     for row in (1, 2):

@@ -22,7 +22,7 @@ from retrieval_request import RetrievalRequest
 from trace_request import example_of
 
 TRACE = replace(example_of("atlas"), sites=("mlp_out",), samples=2, window=2, seed=3)
-FEW: list[Request] = [TRACE, lens_of(TRACE, "mlp_out")]
+FEW: list[Request] = [TRACE, lens_of(TRACE, "mlp_out", foil="Rome")]
 REST: list[Request] = [
     HeadsRequest(),
     PathsRequest(receiver="L2H0.v"),

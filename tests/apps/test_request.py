@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 import mechlab as ml
-from request import version_of
 from trace_request import TraceRequest
+from versions import version_of
 
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Paris"}
 
