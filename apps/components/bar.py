@@ -72,7 +72,7 @@ def _model_chip(request: Request) -> None:
     steps = [] if request.checkpoint is None else [f"step {request.checkpoint}"]
     dtype = _PRECISIONS.get(request.dtype, request.dtype)
     parts = [PurePath(request.model).name, *steps, dtype, request.device]
-    label, icon = words(" · ".join(parts), 40), ":material/memory:"
+    label, icon = words(" · ".join(parts), 32), ":material/memory:"
     whole = f"{request.model} {' '.join(steps)} · {request.dtype} · {request.device}"
     if loaded.is_loaded(request.load_arguments):
         st.badge(label, icon=icon, color="green", help=f"{words(whole, 200)}: loaded.")
