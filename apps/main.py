@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
+import warm
 from components.bar import shared_bar
 from components.picker import model_request, prepare
 from pages import PAGES
@@ -40,6 +41,7 @@ def main() -> None:
     page.run()
     with bar:  # drawn last: it names what the page has settled on
         shared_bar(model_request())
+    warm.results()
 
 
 main()

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import ModuleType
 
 __all__ = ["lazily"]
 
@@ -12,7 +13,7 @@ def lazily(
 ) -> Callable[[str], object]:
     """Return what a package takes as its `__getattr__`.
 
-    Importing a module binds its name in the package: no other public name may be the same.
+    A public name may be that of a module: importing the module does not bind it in the package.
 
     Args:
         package: its `__name__`.
@@ -20,6 +21,13 @@ def lazily(
         modules: modules below it that are public as a whole.
     """
     homes = {name: module for module, listed in names.items() for name in listed}
+
+    class Front(ModuleType):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name not in homes or not isinstance(value, ModuleType):
+                super().__setattr__(name, value)
+
+    sys.modules[package].__class__ = Front
 
     def __getattr__(name: str) -> object:
         """Import a public name on its first use and keep it."""

@@ -40,13 +40,11 @@ _MOUNT = st.components.v2.component(
 )
 
 
-def cell_grid(
-    view: ml.plots.GridView, *, key: str, on_open: Callable[[], None], faded: Any = None
-) -> None:
+def cell_grid(view: Any, *, key: str, on_open: Callable[[], None], faded: Any = None) -> None:
     """Draw a grid; a click or Enter on a cell calls `on_open`.
 
     Args:
-        view: what to draw.
+        view: a `GridView`.
         key: the widget's key; `opened_cell(key)` returns the cell inside `on_open`.
         on_open: called before the rerun that a click causes.
         faded: cells (rows, columns) to draw pale, such as those that may well be 0.
@@ -76,7 +74,7 @@ def _seen(key: str) -> str:
     return f"seen.{key}"
 
 
-def payload(view: ml.plots.GridView) -> dict[str, Any]:
+def payload(view: Any) -> dict[str, Any]:
     """Return the grid as JSON; arrays as base64 of float32 or uint8, row by row."""
     stops = ml.plots.DIVERGING if view.kind == "diverging" else ml.plots.SEQUENTIAL
     rows, cols = view.shape
@@ -103,7 +101,7 @@ def payload(view: ml.plots.GridView) -> dict[str, Any]:
     }
 
 
-def _has_numbers(view: ml.plots.GridView) -> bool:
+def _has_numbers(view: Any) -> bool:
     """Return whether two decimals in every cell say something and can be read."""
     few = view.values.size <= _MOST_NUMBERS
     return view.col_name in _NUMBERED and few and max(map(abs, view.limits)) >= 0.05

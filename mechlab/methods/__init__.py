@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # a function with the name of its module: from there, or mypy
         induction_scores,
         output_crp,
     )
+    from mechlab.methods.knockout import knockout
     from mechlab.methods.knowledge import keep_known
     from mechlab.methods.lens import logit_lens
     from mechlab.methods.patching import activation_patch, attribution_patch
@@ -103,6 +104,7 @@ __all__ = [
     "induction_scores",
     "keep_known",
     "key_statistics",
+    "knockout",
     "logit_lens",
     "memit",
     "needle_recall",
@@ -185,7 +187,6 @@ _OTHERS = {
 _NAMES = {
     f"{__name__}.{unit}": (*_METHODS.get(unit, ()), *_OTHERS.get(unit, ()))
     for unit in {**_METHODS, **_OTHERS}
-    if unit != "knockout"  # the folder has the function's name: take it from there
 }
 
 

@@ -1,12 +1,16 @@
 """Averages over positions and heads: `by_token_role`, `top_heads`."""
 
-from typing import Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import xarray as xr
 
 from mechlab.axes import TOKEN_ROLES, Head
 from mechlab.errors import OptionError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["by_token_role", "top_heads"]
 
@@ -41,6 +45,8 @@ def by_token_role(
     Raises:
         OptionError: when axes or coordinate are missing, or `average` is unknown.
     """
+    import xarray as xr
+
     _check_roles(array, average)
     member = _membership(array.coords["token_role"])
     array = array.drop_vars("token_role")  # the name becomes an axis below
@@ -106,6 +112,8 @@ def _check_roles(array: xr.DataArray, average: str) -> None:
 
 def _membership(roles: xr.DataArray) -> xr.DataArray:
     """Return 1 where a position counts in a role, else 0; axes (prompt,) pos, token_role."""
+    import xarray as xr
+
     name = roles.transpose(..., "pos").values
     only = name == "only_subject"
     follows = np.zeros_like(only)

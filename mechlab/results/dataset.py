@@ -4,6 +4,8 @@ A cell that was not computed or does not exist is NaN, never 0. Attributes are t
 so that a result reads the same from Python, zarr, JSON and a web page.
 """
 
+from __future__ import annotations
+
 import math
 import platform
 import time
@@ -11,14 +13,16 @@ from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import xarray as xr
 
 from mechlab.axes import AXES
 from mechlab.canonical import canonical_json
 from mechlab.errors import OptionError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["PROVENANCE", "WORK", "check_result", "library_versions", "new_result", "plain_labels"]
 
@@ -90,6 +94,8 @@ def new_result(
     Raises:
         OptionError: when the result breaks a rule of `check_result`.
     """
+    import xarray as xr
+
     about = {
         "method": method,
         "method_version": version,

@@ -5,16 +5,18 @@ local disk and an object store get the same bytes. Text of fixed width has no st
 format 3; it is written as text of variable width and comes back with the width it had.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from mechlab.results import plain_labels
 
-if TYPE_CHECKING:  # zarr is imported when data is read or written: records alone need none of it
+if TYPE_CHECKING:  # imported when data is read or written: records alone need none of it
+    import xarray as xr
     from zarr.core.buffer import Buffer
 
 __all__ = ["checksums", "from_files", "in_order", "to_files"]
@@ -25,6 +27,7 @@ _ONE_CHUNK = 64 * 2**20
 
 def to_files(dataset: xr.Dataset) -> dict[str, bytes]:
     """Return the files of a zarr group (format 3, not consolidated) by relative path."""
+    import xarray as xr
     from zarr.storage import MemoryStore
 
     held: dict[str, Buffer] = {}
@@ -39,6 +42,7 @@ def to_files(dataset: xr.Dataset) -> dict[str, bytes]:
 
 def from_files(files: Mapping[str, bytes], order: Mapping[str, list[str]]) -> xr.Dataset:
     """Return the Dataset that `to_files` was given, loaded; `order` as `order_of` returned it."""
+    import xarray as xr
     from zarr.core.buffer import default_buffer_prototype
     from zarr.storage import MemoryStore
 
@@ -50,6 +54,8 @@ def from_files(files: Mapping[str, bytes], order: Mapping[str, list[str]]) -> xr
 
 def in_order(found: xr.Dataset, order: Mapping[str, list[str]]) -> xr.Dataset:
     """Return a Dataset as read from zarr with labels, order and encoding as before writing."""
+    import xarray as xr
+
     variables = {name: found.variables[name] for name in [*order["coords"], *order["data_vars"]]}
     ordered = xr.Dataset(
         {name: variables[name] for name in order["data_vars"]},
@@ -66,6 +72,8 @@ def checksums(files: Mapping[str, bytes]) -> dict[str, tuple[int, str]]:
 
 def _loose(variable: xr.Variable) -> xr.Variable:
     # Row by row: zarr writes text that lies column by column in the wrong order.
+    import xarray as xr
+
     data: Any = np.asarray(variable.values, order="C")
     if variable.dtype.kind == "U":
         data = data.astype(np.dtypes.StringDType(), order="C")

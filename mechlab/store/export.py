@@ -5,6 +5,8 @@ that a spreadsheet would take for a formula is prefixed with an apostrophe. Cell
 computed are left out of the CSV and are `null` in JSON.
 """
 
+from __future__ import annotations
+
 import csv
 import json
 import zipfile
@@ -12,13 +14,15 @@ from collections.abc import Iterator
 from io import BytesIO, StringIO
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from mechlab.errors import StoreError
 from mechlab.store.encoding import to_files
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["export_result"]
 

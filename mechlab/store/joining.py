@@ -5,14 +5,18 @@ become floats where padding is needed), text with "", truth values with False. A
 `group`, among others that have one, stands alone under its own label.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from mechlab.errors import StoreError
 from mechlab.results import WORK
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["join_prompts"]
 
@@ -33,6 +37,8 @@ def join_prompts(
         StoreError: when the parts do not have the same variables, or disagree where no axis
             `prompt` tells them apart.
     """
+    import xarray as xr
+
     groups = _groups(parts, labels)
     parts = [part.drop_vars("group", errors="ignore") for part in parts]
     first = parts[0]
@@ -49,6 +55,8 @@ def join_prompts(
 
 def _groups(parts: Sequence[xr.Dataset], labels: Sequence[str]) -> dict[str, xr.Variable]:
     """Return the coordinate `group`, if any part has it."""
+    import xarray as xr
+
     held = [part.coords.get("group") for part in parts]
     if all(one is None for one in held):
         return {}
@@ -78,6 +86,8 @@ def _joint_sizes(parts: Sequence[xr.Dataset]) -> dict[str, int]:
 
 
 def _join(name: str, parts: Sequence[xr.Dataset], sizes: Mapping[str, int]) -> xr.Variable:
+    import xarray as xr
+
     first = parts[0].variables[name]
     arrays = [part.variables[name].values for part in parts]
     dims = [str(dim) for dim in first.dims]

@@ -1,12 +1,13 @@
 """Compute what is not stored yet, and store each part as soon as it is finished."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import xarray as xr
 
 from mechlab.errors import StoreError
 from mechlab.progress import Progress, ProgressCallback
@@ -19,9 +20,12 @@ from mechlab.store.lease import hold
 from mechlab.store.records import DamagedEntry, DamagedEntryWarning, Entry, Kind, path_of
 from mechlab.store.shelf import Shelf
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 __all__ = ["JOURNAL", "Run", "load_entry"]
 
-Stored = tuple[Entry, xr.Dataset]
+Stored: TypeAlias = "tuple[Entry, xr.Dataset]"
 
 JOURNAL = "journal"
 """Folder, inside an unfinished entry, of the batches finished so far."""
@@ -208,6 +212,8 @@ def load_entry(
     Raises:
         DamagedEntry: when it is damaged beyond that.
     """
+    import xarray as xr
+
     read = shelf.open if lazy else shelf.load
     if entry.data is not None:
         try:

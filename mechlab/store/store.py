@@ -7,6 +7,8 @@ A second call returns the stored result; a longer prompt set computes only the m
 kill at any moment loses at most the batch in flight; several processes may write at once.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import warnings
@@ -14,9 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from mechlab.canonical import canonical_json, digest
 from mechlab.errors import StoreError
@@ -41,6 +41,9 @@ from mechlab.store.remarks import REMARK, Remark, changed, read_remark, write_re
 from mechlab.store.running import JOURNAL, Run, load_entry
 from mechlab.store.shelf import RECORD, Shelf
 from mechlab.store.trained import trained_folder
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["Damage", "Store"]
 
