@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
+    "KINDS",
     "SCHEMA",
     "DamagedEntry",
     "DamagedEntryWarning",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 Kind = Literal["run", "prompt"]
+KINDS: tuple[Kind, ...] = ("run", "prompt")
+"""Whole results, and those on one prompt."""
 
 SCHEMA = 1
 """Raised when records change so that older code would misread them."""

@@ -13,7 +13,6 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from mechlab.errors import StoreError
 from mechlab.progress import ProgressCallback
 from mechlab.prompts import as_prompt_set
 from mechlab.results import check_result, method_of
+from mechlab.store import upkeep
 from mechlab.store.bundles import pack, unpack
 from mechlab.store.export import export_result
 from mechlab.store.journal import FileJournal
@@ -30,6 +30,7 @@ from mechlab.store.keys import bind
 from mechlab.store.lease import Running, running
 from mechlab.store.places import open_place
 from mechlab.store.records import (
+    KINDS,
     DamagedEntry,
     DamagedEntryWarning,
     Entry,
@@ -37,17 +38,17 @@ from mechlab.store.records import (
     NewerEntry,
     path_of,
 )
-from mechlab.store.remarks import REMARK, Remark, changed, read_remark, write_remark
+from mechlab.store.remarks import Remark, changed, read_remark, write_remark
 from mechlab.store.running import JOURNAL, Run, load_entry
-from mechlab.store.shelf import RECORD, Shelf
+from mechlab.store.shelf import Shelf
 from mechlab.store.trained import trained_folder
+from mechlab.store.upkeep import Damage
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Damage", "Store"]
 
-_KINDS: tuple[Kind, ...] = ("run", "prompt")
 _ID = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -66,16 +67,6 @@ def _complete(source: Mapping[str, Any]) -> Mapping[str, Any]:
             f"  Needed: {', '.join(needed)}, with a canonical form.\n  Add what is named."
         )
     return source
-
-
-@dataclass(frozen=True)
-class Damage:
-    """An entry that `Store.verify` found damaged."""
-
-    path: str
-    """Folder of the entry below the store's root."""
-    problem: str
-    """What is wrong, naming files."""
 
 
 class Store:
@@ -190,7 +181,7 @@ class Store:
                 "  `store.find()`, or `mechlab runs list`, shows the runs."
             )
         found: list[Entry] = []
-        for kind in _KINDS:
+        for kind in KINDS:
             paths = [*self._shelf.paths(kind, start=key)]
             entries = [self._shelf.entry(path) for path in paths]
             found = found or [entry for entry in entries if entry is not None]
@@ -296,11 +287,7 @@ class Store:
 
     def verify(self) -> list[Damage]:
         """Compare every file of every entry with its checksum and return what is damaged."""
-        found: list[Damage] = []
-        for kind in _KINDS:
-            for path in self._shelf.paths(kind):
-                found += [Damage(path, problem) for problem in self._problems(path)]
-        return found
+        return upkeep.damages(self._shelf)
 
     def clean(self, *, older_than: timedelta = timedelta(days=1)) -> list[str]:
         """Remove what no record points to and return the paths removed.
@@ -311,17 +298,7 @@ class Store:
         Args:
             older_than: younger remains stay, since their run may be under way.
         """
-        debris = [
-            path
-            for kind in _KINDS
-            for entry in self._shelf.paths(kind)
-            for path in self._debris(entry)
-        ]
-        place = self._shelf.place
-        old = [path for path in debris if place.age(path) >= older_than.total_seconds()]
-        for path in old:
-            place.remove(path)
-        return old
+        return upkeep.remove_debris(self._shelf, older_than.total_seconds())
 
     def delete(self, key: str) -> int:
         """Remove a run, and those of its prompts that no other run of the method holds.
@@ -334,12 +311,7 @@ class Store:
         """
         entry = self.entry(key)
         others = [other for other in self._entries("run", entry.method) if other.key != entry.key]
-        kept = {chunk for other in others for chunk in other.chunks}
-        freed = self._remove(entry)
-        for chunk in set(entry.chunks) - kept:
-            part = self._shelf.entry(path_of(entry.method, "prompt", chunk))
-            freed += 0 if part is None else self._remove(part)
-        return freed
+        return upkeep.remove(self._shelf, entry, others)
 
     def remark(
         self,
@@ -435,33 +407,3 @@ class Store:
                 continue
             if entry is not None:
                 yield entry
-
-    def _problems(self, path: str) -> Iterator[str]:
-        try:
-            entry = self._shelf.entry(path)
-            if entry is None:
-                return
-            if entry.data is not None:
-                self._shelf.load(entry)
-        except (DamagedEntry, NewerEntry) as err:
-            yield str(err)
-            return
-        for chunk in entry.chunks:
-            if RECORD not in self._shelf.place.names(f"{entry.method}/prompts/{chunk[:2]}/{chunk}"):
-                yield f"entry {entry.id} of {entry.method} lacks its prompt {chunk[:12]}"
-
-    def _debris(self, path: str) -> Iterator[str]:
-        try:
-            entry = self._shelf.entry(path)
-        except (DamagedEntry, NewerEntry):  # for `run` to replace, or for a newer mechlab to read
-            return
-        if entry is None:
-            yield path
-            return
-        names = self._shelf.place.names(path)
-        yield from (f"{path}/{n}" for n in names if n not in (RECORD, REMARK, entry.data))
-
-    def _remove(self, entry: Entry) -> int:
-        self._shelf.place.remove(f"{entry.path}/{RECORD}")  # first: then the rest is debris
-        self._shelf.place.remove(entry.path)
-        return sum(size for size, _ in entry.files.values())
