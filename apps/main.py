@@ -22,6 +22,7 @@ _STYLE = """<style>
 
 def main() -> None:
     """Draw the page that is open, and the shared bar above it."""
+    warm.wait()
     st.set_page_config(
         page_title="mechlab", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide",
         initial_sidebar_state=200,

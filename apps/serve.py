@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 
 
 def warm_up() -> None:
@@ -16,9 +17,7 @@ def warm_up() -> None:
 
     while not runtime.exists():
         time.sleep(0.02)
-    import warm
-
-    warm.first_page()
+    import_module("warm")
 
 
 def main() -> None:

@@ -1,32 +1,32 @@
-"""What is slow to import, imported in the background before anybody waits for it. Never torch.
+"""What is slow to import, imported before anybody waits for it. Never torch.
 
-The first page needs little and waits for that; all that shows results comes once it is drawn.
+Importing this module imports what the first page needs: whoever imports it next waits for that.
+Two threads must not import parts of one package at once: they may find them half made.
 """
 
 import threading
-from functools import cache
 from importlib import import_module
 
 import mechlab as ml
 
-__all__ = ["first_page", "results"]
+__all__ = ["results", "wait"]
+
+FIRST_PAGE = (ml.prompts, ml.Store, ml.jobs, ml.organisms, ml.plots.show_text)
+
+_importing = threading.Lock()
+_wanted = ["xarray", "zarr", "plotly.graph_objects"]
 
 
-def first_page() -> None:
-    """Import what the first page needs."""
-    for name in ("prompts", "Store", "jobs", "organisms"):
-        getattr(ml, name)
-    _ = ml.plots.show_text
+def wait() -> None:
+    """Wait while another session imports."""
+    with _importing:
+        return
 
 
-@cache
 def results() -> None:
-    """Begin to import what shows a stored result; once in this process."""
-    threading.Thread(target=_results, name="warm-up", daemon=True).start()
-
-
-def _results() -> None:
-    for name in ("xarray", "zarr", "plotly.graph_objects"):
-        import_module(name)
-    for name in ml.plots.__all__:
-        getattr(ml.plots, name)
+    """Import what shows a stored result; called at the end of a script, when the page is drawn."""
+    with _importing:
+        while _wanted:
+            import_module(_wanted.pop(0))
+        for name in ml.plots.__all__:
+            getattr(ml.plots, name)
