@@ -9,6 +9,7 @@ from typing import Any
 import loaded
 import mechlab as ml
 import runs
+from model_path import folder_of
 from request import Request
 from text import duration
 from trace_request import TraceRequest
@@ -114,7 +115,7 @@ def _size_on_disk(request: TraceRequest) -> tuple[int | None, int | None]:
 def _folder(model: str) -> Path | None:
     if model in ml.organisms.names():
         return Path(ml.organisms.path(model))
-    return folder if (folder := Path(model).expanduser()).is_dir() else None
+    return folder_of(model)
 
 
 def _count_tokens(file: Path, texts: list[str]) -> int | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mechlab as ml
+from model_path import folder_of
 
 __all__ = ["KnownModel", "about", "free_memory", "in_words"]
 
@@ -37,9 +38,8 @@ def about(name: str) -> KnownModel:
     if name in ml.organisms.names():
         folder = Path(ml.organisms.path(name))
         return KnownModel(name, "built in, offline", _parameters(folder), folder)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return KnownModel(name, "a folder", _parameters(folder), folder)
+    if (here := folder_of(name)) is not None:
+        return KnownModel(name, "a folder", _parameters(here), here)
     cached = _cached_folder(name)
     if cached is not None:
         return KnownModel(name, "in the local cache", _parameters(cached), cached)
@@ -68,7 +68,10 @@ def _cached_folder(name: str) -> Path | None:
     from huggingface_hub import constants
 
     held = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "snapshots"
-    found = sorted(held.glob("*/*.safetensors"))
+    try:
+        found = sorted(held.glob("*/*.safetensors"))
+    except (OSError, ValueError):  # a name that no folder can have
+        return None
     return found[-1].parent if found else None
 
 

@@ -8,10 +8,10 @@ import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import mechlab as ml
+from model_path import path_of
 from versions import last_step
 
 __all__ = [
@@ -122,7 +122,8 @@ class Request:
     @property
     def model_name(self) -> str:
         """The name that results carry: for a folder, the last part of its path."""
-        return Path(self.model).expanduser().name if _is_path(self.model) else self.model
+        path = path_of(self.model)
+        return self.model if path is None else path.name
 
     @property
     def load_arguments(self) -> dict[str, Any]:
@@ -294,7 +295,3 @@ def prompt_code(prompts: Any) -> str:
     ]
     rows = "".join(f"    {name}={value!r},\n" for name, value in given)
     return f"ml.prompts.{type(prompts).__name__}(\n{rows})"
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or Path(name).is_dir()

@@ -1,9 +1,14 @@
 from pathlib import Path
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 import loaded
 import mechlab as ml
+from cost import estimate
+from model_path import folder_of
+from model_view import about
+from pages import PAGES
 from trace_request import TraceRequest
 
 MAIN = str(Path(__file__).parents[2] / "apps" / "main.py")
@@ -88,3 +93,27 @@ def test_a_fact_that_cannot_be_used_is_said_here_too(engine) -> None:
     app.text_input(key="in.subject").set_value("Spain")
     app.run()
     assert "does not occur" in app.error[0].value
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 3000, "/" + "x" * 3000, "~/\x00"])
+def test_a_name_that_can_be_no_path_is_a_model_that_is_not_here(engine, name: str) -> None:
+    assert folder_of(name) is None
+    assert about(name).where == "not on this machine"
+    request = TraceRequest(model=name)
+    assert request.model_name in (name, "\x00")
+    assert estimate(request).rows is None
+
+
+def test_no_page_minds_a_name_that_can_be_no_path(engine) -> None:
+    few = [page.file for page in PAGES if page.address in ("trace", "setup")]
+    for name, files in (("~nosuchuser/x", [page.file for page in PAGES]), ("x" * 3000, few)):
+        app = AppTest.from_file(MAIN, default_timeout=60)
+        app.session_state["in.model"] = name
+        for file in [None, *files]:
+            if file is not None:
+                app.switch_page(file)
+            app.run()
+            assert not app.exception, (file, [e.value for e in app.exception])
+            told = "".join(str(p.value) for p in (*app.markdown, *app.caption, *app.info))
+            assert "x" * 400 not in told, "cut"
+            assert file != "views/setup.py" or "not on this machine" in told
