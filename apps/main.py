@@ -9,6 +9,7 @@ import streamlit as st
 
 import warm
 from components.bar import shared_bar
+from components.go import arrive_selected
 from components.picker import model_request, prepare
 from pages import PAGES
 from trace_request import example_of
@@ -38,6 +39,7 @@ def main() -> None:
     st.html(_STYLE)
     if "in.model" not in st.session_state:
         prepare(example_of("atlas"))
+    arrive_selected()
     bar = st.container(key="bar")
     page.run()
     with bar:  # drawn last: it names what the page has settled on

@@ -14,12 +14,13 @@ from components.copy_link import copy_link
 from components.exports import run_menu
 from components.picker import cached_models, model_request
 from components.progress import progress_words
+from components.selection import warn_of_link
 from request import Request
 from text import ago, signed, words
 
 __all__ = ["announce", "pinned_run", "shared_bar", "signed", "words"]
 
-_ANNOUNCED = "announced"
+_ANNOUNCED, _PINNED = "announced", "pinned"
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _MOST_OFFERED = 6
 
@@ -35,9 +36,24 @@ def announce(request: Request, answered: Request | None = None) -> None:
 
 
 def pinned_run() -> str | None:
-    """Return the run that every page compares with, from the URL; None when none is pinned."""
-    pinned = st.query_params.get("b", "")
+    """Return the run that every page compares with; None when none is pinned.
+
+    It stands in the URL, and stays pinned on other pages of the session until it is let go.
+    """
+    pinned = str(st.query_params.get("b") or st.session_state.get(_PINNED, ""))
     return pinned if runs.is_run_id(pinned) else None
+
+
+def _keep_pinned() -> None:
+    """Hold the pinned run in URL and session; say so when the URL names none that could be."""
+    asked = st.query_params.get("b")
+    if asked and not runs.is_run_id(asked):
+        warn_of_link([f"pinned run {asked!r}: a run has 12 hex digits"])
+        del st.query_params["b"]
+    elif (pinned := pinned_run()) is not None:
+        st.session_state[_PINNED] = pinned
+        if asked != pinned:
+            st.query_params["b"] = pinned
 
 
 def shared_bar(model: Request) -> None:
@@ -46,6 +62,7 @@ def shared_bar(model: Request) -> None:
     Args:
         model: a request that names the model that the fields hold.
     """
+    _keep_pinned()
     shown, answered = st.session_state.pop(_ANNOUNCED, None) or (model, None)
     run = st.query_params.get("run", "")
     record = runs.entry(run)
@@ -59,7 +76,7 @@ def shared_bar(model: Request) -> None:
                 help=words(shown.label, 400),
             )  # fmt: skip
         if record is not None:
-            _run_chip(record)
+            _run_chip(record, stale=answered is not None and bool(shown.differences(answered)))
         _pin(run if runs.is_run_id(run) else "")
         copy_link()
         if record is not None and answered is not None:
@@ -109,11 +126,14 @@ def _take(name: str) -> None:
     runs.start_loading(replace(model_request(), model=name))
 
 
-def _run_chip(record: Any) -> None:
+def _run_chip(record: Any, *, stale: bool) -> None:
+    """Draw the run that is shown; `stale` when the fields ask for something else by now."""
     age = ago(time.time() - record.when.timestamp())
+    told = "Other inputs than those in the fields. " if stale else ""
     st.badge(
-        words(f"{record.id} · {age}", 40), icon=":material/inventory_2:", color="blue",
-        help=words(f"Run {record.id}: {record.method}, {record.wall_seconds:.1f} s"),
+        words(f"{'shown: ' if stale else ''}{record.id} · {age}", 40),
+        icon=":material/inventory_2:", color="gray" if stale else "blue",
+        help=words(f"{told}Run {record.id}: {record.method}, {record.wall_seconds:.1f} s"),
     )  # fmt: skip
 
 
@@ -134,8 +154,9 @@ def _pin(run: str) -> None:
 def _set_pin(run: str | None) -> None:
     if run is None:
         st.query_params.pop("b", None)
+        st.session_state.pop(_PINNED, None)
     else:
-        st.query_params["b"] = run
+        st.query_params["b"] = st.session_state[_PINNED] = run
 
 
 def _jobs() -> None:

@@ -18,12 +18,12 @@ _LETTERS = "ABCDEF"
 
 
 def against_pinned(views: list[Any], pinned: list[Any]) -> None:
-    """Draw a page's grids against those of the pinned run: B is the run on the page, A the pinned.
+    """Draw a page's grids against those of the pinned run: A is the run on the page, B the pinned.
 
-    The difference is always B − A: what changed since the pinned run.
+    The difference is always B − A.
     """
     st.markdown("##### Compared with the pinned run")
-    side_by_side([pinned, views], ["A · pinned", "B · this run"], key="pinned")
+    side_by_side([views, pinned], ["A · this run", "B · pinned"], key="pinned")
 
 
 def side_by_side(of_each: Sequence[list[Any]], names: Sequence[str], *, key: str) -> None:

@@ -11,6 +11,8 @@ from text import words
 __all__ = ["arrive_from_trace", "edit_fields", "edit_options"]
 
 _SEEN, _ARRIVED = "edit.seen_fact", "edit.arrived"
+_ASKED = "edit.asked_layer"
+"""A layer that a click on the trace brought along; a link has it in its URL."""
 _FACT = ("in.prompt", "in.subject", "in.target")
 _NOTE = (
     "Layer {} comes from the trace. Tracing does not prove that it is the best layer to edit "
@@ -29,7 +31,7 @@ def arrive_from_trace() -> None:
 
 
 def _take_layer() -> None:
-    asked = st.query_params.get("layer")
+    asked = st.session_state.pop(_ASKED, None) or st.query_params.get("layer")
     if asked is None or "run" in st.query_params:
         return
     arrived = (asked, st.query_params.get("trace", ""))

@@ -6,13 +6,17 @@ import streamlit as st
 
 from pages import page_at, page_of_method
 
-__all__ = ["go", "open_run"]
+__all__ = ["arrive_selected", "go", "open_run"]
 
-_KEPT_KEYS = ("layer", "head", "pos")
 _TOKENS = ("target", "foil")
+_SELECTED = ("layer", "head", "pos", *_TOKENS)
+"""What fields hold that are bound to the URL: Streamlit takes these from the session alone."""
+_ARRIVING = "arriving"
 
 
-def go(address: str, label: str, *, key: str, **query: Any) -> None:
+def go(
+    address: str, label: str, *, key: str, fields: dict[str, Any] | None = None, **query: Any
+) -> None:
     """Draw a button that opens another page; nothing when there is no such page.
 
     Target and foil of the URL go along.
@@ -21,17 +25,26 @@ def go(address: str, label: str, *, key: str, **query: Any) -> None:
         address: of the page, e.g. `heads`.
         label: what the button says.
         key: the button's key.
-        query: what the page's URL is given, e.g. `layer=9`; None is left out.
+        fields: session keys of fields of that page with what they shall hold.
+        query: what the page selects, e.g. `layer=9`, or is told in its URL; None is left out.
     """
     page = page_at(address)
     if page is None:
         return
     if st.button(label, key=key, icon=f":material/{page.icon}:", type="tertiary"):
         wanted = {name: value for name in _TOKENS if (value := st.query_params.get(name))}
-        wanted |= {name: str(value) for name, value in query.items() if value is not None}
-        for name in (*_KEPT_KEYS, *_TOKENS):  # a value in the session would win over the URL's
+        wanted |= {name: value for name, value in query.items() if value is not None}
+        selected = {name: wanted.pop(name) for name in _SELECTED if name in wanted}
+        for name in _SELECTED:
             st.session_state.pop(name, None)
-        st.switch_page(page.file, query_params=wanted)
+        st.session_state[_ARRIVING] = {**selected, **(fields or {})}
+        st.switch_page(page.file, query_params={n: str(value) for n, value in wanted.items()})
+
+
+def arrive_selected() -> None:
+    """Select on the page that `go` opened what it was told; call this before any field."""
+    for name, value in st.session_state.pop(_ARRIVING, {}).items():
+        st.session_state[name] = value
 
 
 def open_run(record: Any) -> tuple[str, dict[str, str]] | None:

@@ -87,9 +87,22 @@ def result_page(page: ResultPage) -> None:
         if job is not None and job.active:
             follow(job.id, page.partial_views)
         elif result is not None:
+            with st.container():
+                _ended_badly(job, request)  # the picture below is that of other inputs, or older
             _result(page, result, request, link)
         else:
             _nothing_yet(page, request, job)
+
+
+def _ended_badly(job: Any | None, request: Request) -> bool:
+    """Say that the request's run failed or was stopped; return whether it did."""
+    if job is not None and job.state == "failed":
+        states.failed(job, request)
+    elif job is not None and job.state == "cancelled":
+        states.stopped(job)
+    else:
+        return False
+    return True
 
 
 def _linked(page: ResultPage, run: str | None) -> Any | None:
@@ -107,7 +120,22 @@ def _linked(page: ResultPage, run: str | None) -> Any | None:
         states.cannot_be_read(error)
     if result is None:
         del st.query_params["run"]
+        # Not silently another one in its place: somebody wanted to see these very numbers.
+        st.session_state[_held(page)] = current(page.kind).id
     return result
+
+
+def _held(page: ResultPage) -> str:
+    return f"held.{page.kind.PAGE}"
+
+
+def _is_held(page: ResultPage, request: Request) -> bool:
+    """Return whether a link asked for a run that is not here, and nothing else was asked since."""
+    return st.session_state.get(_held(page)) == request.id and runs.find(request) is not None
+
+
+def _let_go(page: ResultPage) -> None:
+    st.session_state.pop(_held(page), None)
 
 
 def _adopt_once(page: ResultPage, run: str, result: Any) -> None:
@@ -130,7 +158,7 @@ def _settle(page: ResultPage, result: Any | None, request: Request) -> tuple[Any
     if result is not None and not _differences(page, result, request):
         return result, request
     run = runs.find(request)
-    if run is None:
+    if run is None or _is_held(page, request):
         return result, request
     st.query_params["run"] = run
     st.session_state[f"adopted.{page.kind.PAGE}"] = run
@@ -146,11 +174,13 @@ def _actions(page: ResultPage, request: Request, has_result: bool) -> None:
     problem = request.problem()
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         again = has_result and runs.find(request) is not None
+        job = runs.job_of(request)
+        under_way = job is not None and job.active
         st.button(
-            "Run again" if again else "Run", key="run_now", disabled=bool(problem),
+            "Run again" if again else "Run", key="run_now", disabled=bool(problem) or under_way,
             type="secondary" if again else "primary",
             icon=":material/replay:" if again else ":material/play_arrow:",
-            on_click=_start, args=(request, has_result),
+            on_click=_run, args=(page, request, has_result),
         )  # fmt: skip
         with st.popover("Options", icon=":material/tune:", width="content"):
             page.options()
@@ -169,6 +199,11 @@ def _actions(page: ResultPage, request: Request, has_result: bool) -> None:
             told = page.price(request).in_words()
             said = f"stored result · running again replaces it: {told}" if again else told
             st.caption(said, width="content")
+
+
+def _run(page: ResultPage, request: Request, again: bool) -> None:
+    _let_go(page)
+    _start(request, again)
 
 
 def _start(request: Request, again: bool = False, detached: bool = False) -> None:
@@ -248,12 +283,13 @@ def _go_on(page: ResultPage, why: Refusal, run: str) -> None:
 
 
 def _nothing_yet(page: ResultPage, request: Request, job: Any | None) -> None:
-    if job is not None and job.state == "failed":
-        states.failed(job, request)
-    elif job is not None and job.state == "cancelled":
-        states.stopped(job)
+    if _ended_badly(job, request):
+        pass
     elif (other := runs.elsewhere(request)) is not None:
         states.elsewhere(other, lambda: _start(request))
+    elif _is_held(page, request):
+        st.caption("A result of the inputs above is stored; it is not what the link asked for.")
+        st.button("Show it", key="show_stored", on_click=_let_go, args=(page,))
     else:
         st.markdown(page.question)
         st.caption(page.hint)

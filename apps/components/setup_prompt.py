@@ -35,7 +35,7 @@ def prompt_state(request: TraceRequest) -> None:
         _baseline(request)
     with st.container(horizontal=True):
         go("trace", "Trace it", key="to_trace")
-        go("heads", "Heads", key="to_heads")
+        go("heads", "Heads", key="to_heads", fields={"in.heads.source": "fact"})
         go("induction", "Induction", key="to_induction")
 
 

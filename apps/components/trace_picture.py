@@ -192,8 +192,14 @@ def _cell(cell: Cell) -> None:
 
 
 def _ways_on(run: str, layer: int) -> None:
-    go("heads", f"Heads in layer {layer}", key="to_heads", layer=layer)
-    go("edit", f"Edit at layer {layer}", key="to_edit", layer=layer, trace=run)
+    go(
+        "heads", f"Heads in layer {layer}", key="to_heads", layer=layer,
+        fields={"in.heads.source": "fact"},
+    )  # fmt: skip
+    go(
+        "edit", f"Edit at layer {layer}", key="to_edit", trace=run,
+        fields={"edit.asked_layer": str(layer)},
+    )  # fmt: skip
 
 
 def _menus(trace: Any, views: list[Any], request: TraceRequest, run: str) -> None:
