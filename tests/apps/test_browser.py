@@ -68,6 +68,18 @@ def test_a_cell_leads_to_its_lens_and_a_link_leads_back_to_it(
     assert other.selection() == watched.selection()
     other.close()
 
+    watched.button("to_heads").click()
+    page.get_by_role("button", name=f"Layer {chosen['layer']} alone").or_(
+        page.get_by_role("textbox", name="Subject")
+    ).first.wait_for()
+    assert watched.selection()["layer"] == chosen["layer"]
+    assert page.get_by_role("textbox", name="Prompt").input_value() == "The capital of France is"
+    page.go_back()
+    watched.button("to_edit").click()
+    page.get_by_text("does not prove that it is the best layer").wait_for()
+    layer = page.get_by_role("spinbutton", name="Layer")
+    assert layer.input_value() == chosen["layer"]
+
 
 def test_the_exported_page_opens_offline(
     watched: Watched, traced: str, chromium: Any, tmp_path: Path
