@@ -25,7 +25,10 @@ SENDERS = {
 INPUTS = {"q": "queries", "k": "keys", "v": "values", "z": "all inputs"}
 """Inputs of a head that may receive; of all of them the head itself is the name."""
 
-_NODE = re.compile(r"(?:L(\d+)H(\d+)(?:\.(q|k|v|pattern))?|(MLP|attn) ?(\d+))", re.IGNORECASE)
+_NODE = re.compile(
+    r"(?:L(\d{1,6})H(\d{1,6})(?:\.(q|k|v|pattern))?|(MLP|attn) ?(\d{1,6}))",
+    re.IGNORECASE | re.ASCII,
+)
 _SWEEPS = ("logits", "all_heads", "all_mlps", "all", "embed")
 
 

@@ -1,5 +1,6 @@
 """What the paths page shows of results, as plain values. Nothing here touches Streamlit."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 MOST_EDGES = 40
+_MLP = re.compile(r"MLP ?\d{1,6}", re.IGNORECASE | re.ASCII)
 
 
 def sender_grid(result: Any, *, prompt: int | None = None) -> Any:
@@ -103,4 +105,4 @@ def trail_text(trail: list[str]) -> str:
 
 def is_trail(part: str) -> bool:
     """Return whether a part of a trail names a receiver."""
-    return part == "logits" or head_of(part) is not None or part.upper().startswith("MLP")
+    return part == "logits" or head_of(part) is not None or _MLP.fullmatch(part) is not None

@@ -16,6 +16,7 @@ from components.color_scale import color_scale
 from components.exports import export_menu, table_twin
 from components.head_panel import look_or_offer, pattern_grid
 from components.plot_style import CONFIG, faint, ink
+from components.selection import range_problems, warn_of_link
 from heads_view import prompt_labels
 from paths_request import INPUTS, PathsRequest, head_of, receiver_of
 from paths_walk import Walk, joined
@@ -45,7 +46,7 @@ def picture(result: Any, run: str, request: PathsRequest, link: Mapping[str, str
             icon=":material/report:",
         )
     with right:
-        edges = _graph(both)
+        edges = _graph(both, link)
         edge = _edge_field(edges, link)
         with st.container(horizontal=True, key="graph_menus"):
             export_menu(
@@ -70,8 +71,15 @@ def picture(result: Any, run: str, request: PathsRequest, link: Mapping[str, str
 
 
 def trail_line(receiver: str) -> None:
-    """Draw the receivers walked so far, each a way back."""
-    trail = paths_view.trail_of(st.query_params.get("trail", ""), receiver)
+    """Draw the receivers walked so far, each a way back; say what of them are none."""
+    text = st.query_params.get("trail", "")
+    trail = paths_view.trail_of(text, receiver)
+    if strange := [part for part in text.split("~") if part and not paths_view.is_trail(part)]:
+        warn_of_link([f"trail {part!r}: it names no receiver" for part in strange[:3]])
+        if len(trail) > 1:
+            st.query_params["trail"] = paths_view.trail_text(trail)
+        else:
+            del st.query_params["trail"]
     if len(trail) < 2:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="trail"):
@@ -146,12 +154,13 @@ def _opened(grid: Any) -> None:
         st.session_state["edge"] = f"{paths_view.sender_at(grid, *cell)} → {receiver}"
 
 
-def _graph(both: Any) -> list[Any]:
+def _graph(both: Any, link: Mapping[str, str]) -> list[Any]:
     """Draw the strongest edges; return those that the threshold lets through."""
-    top = paths_view.strongest(both)
+    end = max(paths_view.strongest(both), 1e-3)
+    warn_of_link(range_problems(link, threshold=end))
     st.markdown("**Paths** &nbsp; :small[:gray[layers upwards, width = size, red + and blue −]]")
     threshold = st.slider(
-        "Smallest |effect| shown", 0.0, max(top, 1e-3), 0.0, key="threshold", bind="query-params",
+        "Smallest |effect| shown", 0.0, end, 0.0, key="threshold", bind="query-params",
         format="%.3f", label_visibility="collapsed",
     )  # fmt: skip
     edges, total = paths_view.edges_shown(both, threshold)

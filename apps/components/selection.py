@@ -7,8 +7,9 @@ Empty, they are the answer and the wrong answer of the result. They never change
 answers, nor what is run next: grids, fields and the code of the page stay as they are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from math import nan
 
 import streamlit as st
 
@@ -24,6 +25,8 @@ __all__ = [
     "clicked",
     "forget_what_is_not_here",
     "link_problems",
+    "option_problems",
+    "range_problems",
     "select",
     "select_tokens",
     "token_problem",
@@ -36,7 +39,7 @@ COUNTED = {"layer": "Layer", "head": "Head", "pos": "Token"}
 TOKENS = {"target": "Target", "foil": "Foil"}
 """Selections that are the text of one token, with the words of their fields."""
 
-_LONGEST_TOKEN = 40
+_LONGEST_TOKEN, _MOST = 40, 10**9
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,22 @@ def select(**counts: int) -> dict[str, int | None]:
     for (name, count), place in zip(counts.items(), st.columns(len(counts)), strict=True):
         # No default: a bound field equal to its default leaves the URL, and 0 must stay there.
         chosen[name] = place.number_input(
-            COUNTED[name], 0, count - 1, value=None, key=name, bind="query-params", placeholder="–"
-        )
+            COUNTED[name], 0, count - 1, value=None, key=name, placeholder="–",
+            bind=None if _drop_what_is_no_count(name) else "query-params",
+        )  # fmt: skip
     return chosen
+
+
+def _drop_what_is_no_count(name: str) -> bool:
+    """Drop what a link wrote in no way that a field writes; return whether it did.
+
+    The field would take `1.5` for 1, and raise at hundreds of digits.
+    """
+    text = st.query_params.get(name)
+    if not text or name in st.session_state or _counts(text, _MOST):
+        return False
+    del st.query_params[name]
+    return True
 
 
 def clicked(key: str, *names: str) -> Callable[[], None]:
@@ -96,8 +112,39 @@ def link_problems(link: Mapping[str, str], **counts: int) -> list[str]:
     return [
         f"{name} {link[name]!r}: this result has {name} 0 to {count - 1}"
         for name, count in counts.items()
-        if name in link and not (link[name].isdecimal() and int(link[name]) < count)
+        if name in link and not _counts(link[name], count)
     ]
+
+
+def option_problems(link: Mapping[str, str], **allowed: Collection[str]) -> list[str]:
+    """Say which choices a link asked for that are none, e.g. `sort=("grid", "top")`."""
+    return [
+        f"{name} {link[name]!r}: it is one of {', '.join(known)}"
+        for name, known in allowed.items()
+        if link.get(name) and link[name] not in known
+    ]
+
+
+def range_problems(link: Mapping[str, str], **ends: float) -> list[str]:
+    """Say which numbers a link asked for that do not lie between 0 and their `ends`."""
+    return [
+        f"{name} {link[name]!r}: it is a number from 0 to {end:.3f}"
+        for name, end in ends.items()
+        if link.get(name) and not 0 <= _number(link[name]) <= end
+    ]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return nan
+
+
+def _counts(text: str, count: int) -> bool:
+    """Return whether a link's text is a number from 0 to `count` - 1, as fields read it."""
+    digits = text.lstrip("0") or "0"  # thousands of digits are more than int() takes
+    return text.isascii() and text.isdecimal() and len(digits) < 10 and int(digits) < count
 
 
 def warn_of_link(problems: list[str]) -> None:

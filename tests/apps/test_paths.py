@@ -57,8 +57,13 @@ def test_links_restore_and_say_what_is_not_there(toy: ml.Model) -> None:
     assert app.text_input(key="in.paths.receiver").value == "L2H0.q"
     assert app.selectbox(key="edge").value == "L0H1 → L2H0.q"
     assert app.button(key="trail.logits").label == "logits"
-    bad = opened("paths", run=run, edge="L9H9 → logits")
+    assert "trail '<b>': it names no receiver" in texts(app)
+    assert app.query_params["trail"] == "logits~L2H0.q"
+    huge = f"L{'9' * 5000}H0~MLP٣"
+    bad = opened("paths", run=run, edge="L9H9 → logits", threshold="1e999", trail=huge)
     assert "L9H9 → logits, which is not shown here" in texts(bad)
+    assert "threshold '1e999': it is a number from 0 to" in texts(bad)
+    assert texts(bad).count("it names no receiver") == 2 and "trail" not in bad.query_params
     lost = opened("paths", run="../../etc/x")
     assert "is not a run id" in lost.warning[0].value
 
