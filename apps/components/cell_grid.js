@@ -95,7 +95,8 @@ function paint(canvas, box, grid, mood) {
   const foot = Math.min(WIDEST_LABEL, Math.max(...grid.colLabels.map(l => g.measureText(l).width), 8));
   const width = Math.max(80, Math.floor(box.clientWidth * mood.zoom));
   // Labels are turned by 60 degrees: they reach down by sin 60 and stick out to the left by cos 60.
-  const cellW = (width - left - 2) / grid.cols;
+  // While a page goes, its boxes may be narrower than the labels: never less than a pixel.
+  const cellW = Math.max(1, (width - left - 2) / grid.cols);
   const flat = foot + 4 <= cellW; // short labels, such as heads, need not be turned
   const bottom = flat ? 3 * FONT : Math.ceil(foot * 0.87 + FONT + 4);
   const cellH = Math.max(5, Math.min(26, Math.max(13, MOST_ROWS_PX / grid.rows / 1.6), MOST_ROWS_PX / grid.rows));

@@ -15,7 +15,7 @@ from components.color_scale import color_scale
 from components.exports import export_menu, table_twin
 from components.head_panel import head_panel
 from components.plot_style import draw, faint, figure, ink, layout
-from components.selection import link_problems, select, warn_of_link
+from components.selection import choose, link_problems, select, warn_of_link
 from heads_request import HeadsRequest
 from heads_view import HeadValue
 from text import signed, words
@@ -134,7 +134,7 @@ def _opened(only: int | None) -> Any:
 def _choose(layer: int, column: int | str) -> None:
     """Choose a head; what is no head chooses nothing."""
     if isinstance(column, int) or column.isdecimal():
-        st.session_state["layer"], st.session_state["head"] = layer, int(column)
+        choose(layer=layer, head=int(column))
 
 
 def _top_line(whole: Any, only: int | None) -> None:

@@ -7,7 +7,8 @@ Empty, they are the answer and the wrong answer of the result. They never change
 answers, nor what is run next: grids, fields and the code of the page stay as they are.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import nan
 
@@ -22,6 +23,7 @@ __all__ = [
     "COUNTED",
     "TOKENS",
     "Tokens",
+    "choose",
     "clicked",
     "forget_what_is_not_here",
     "link_problems",
@@ -40,6 +42,7 @@ TOKENS = {"target": "Target", "foil": "Foil"}
 """Selections that are the text of one token, with the words of their fields."""
 
 _LONGEST_TOKEN, _MOST = 40, 10**9
+_HELD, _HOLD_SECONDS = "selection.held", 3.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def select(**counts: int) -> dict[str, int | None]:
     Args:
         counts: how many there are of each, e.g. `layer=12, head=12`.
     """
+    _put_back(counts)
     forget_what_is_not_here(**counts)
     chosen: dict[str, int | None] = {}
     for (name, count), place in zip(counts.items(), st.columns(len(counts)), strict=True):
@@ -89,10 +93,38 @@ def clicked(key: str, *names: str) -> Callable[[], None]:
 
     def write() -> None:
         if (cell := opened_cell(key)) is not None:
-            for name, value in zip(names, cell, strict=True):
-                st.session_state[name] = value
+            choose(**dict(zip(names, cell, strict=True)))
 
     return write
+
+
+def choose(**values: int) -> None:
+    """Write fields, in a callback, and hold what was written for a moment.
+
+    A script that was asked for just before, as at the end of a run, still brings the fields' old
+    values from the browser; `select` then puts the new ones back.
+    """
+    before = _lately_chosen()
+    held = {}
+    for name, value in values.items():
+        old, _ = before.get(name, ((), None))
+        held[name] = (*old, st.session_state.get(name)), value
+        st.session_state[name] = value
+    st.session_state[_HELD] = time.monotonic(), held
+
+
+def _lately_chosen() -> dict[str, tuple[tuple[int | None, ...], int]]:
+    """Return the old values of fields, and the new one, if they were written just now."""
+    when, held = st.session_state.get(_HELD, (0.0, {}))
+    return held if time.monotonic() - when < _HOLD_SECONDS else {}
+
+
+def _put_back(names: Iterable[str]) -> None:
+    held = _lately_chosen()
+    for name in names:
+        old, new = held.get(name, ((), None))
+        if (now := st.session_state.get(name)) != new and now in old:
+            st.session_state[name] = new
 
 
 def forget_what_is_not_here(**counts: int) -> None:

@@ -119,3 +119,30 @@ def test_both_profiles_span_what_all_grids_show() -> None:
     assert _span(grids(trace, "0")) == pytest.approx([-0.06, 1.06])
     trace["indirect_effect"][0, 2, 0, 0] = -1.0
     assert _span(grids(trace, "0")) == pytest.approx([-1.12, 1.12])
+
+
+def _chosen() -> None:
+    import streamlit as st
+
+    from components.selection import choose, select
+
+    st.button("click", key="click", on_click=choose, kwargs={"layer": 2, "head": 0})
+    st.text(str(select(layer=4, head=4)))
+
+
+def test_a_click_outlasts_a_rerun_that_still_brings_the_fields_as_they_were(monkeypatch) -> None:
+    from streamlit.testing.v1 import AppTest
+
+    import components.selection as selection
+
+    app = AppTest.from_function(_chosen).run()
+    app.button(key="click").click().run()
+    assert app.text[0].value == str({"layer": 2, "head": 0})
+    for name in ("layer", "head"):
+        app.number_input(key=name).set_value(None)
+    assert app.run().text[0].value == str({"layer": 2, "head": 0}), "the browser was late"
+    app.number_input(key="layer").set_value(3)
+    assert app.run().text[0].value == str({"layer": 3, "head": 0}), "typed"
+    monkeypatch.setattr(selection, "_HOLD_SECONDS", 0.0)
+    app.number_input(key="layer").set_value(None)
+    assert app.run().text[0].value == str({"layer": None, "head": 0}), "cleared later"
