@@ -132,11 +132,11 @@ def change_facts(story: Any, case: int = 0) -> list[ChangeFact]:
     found = [
         ChangeFact("layer", f"{layer}, {story.attrs.get('edit_site', '')}", "rank 1"),
         ChangeFact("‖Δ‖", f"{held['norm']:.3g}", "Frobenius norm of what is added"),
-        ChangeFact("of the weight's", f"{held['relative_norm']:.1%}", "that norm's share"),
+        ChangeFact("‖Δ‖ / ‖W‖", f"{held['relative_norm']:.1%}", "share of the weight's own norm"),
         ChangeFact("division factor", f"{held['division_factor']:.3g}", "near 0 Δ explodes"),
-        ChangeFact("of the mean key's", f"{held['division_ratio']:.3g}", "1 for R-ROME"),
+        ChangeFact("… / mean key's", f"{held['division_ratio']:.3g}", "its ratio; 1 for R-ROME"),
         ChangeFact("‖v* − v₀‖ / ‖v₀‖", f"{held['value_ratio']:.3g}", "how far the value moves"),
-        ChangeFact("p", reached, "as v* promised → with the edited weights"),
+        ChangeFact("p(new)", reached, "as v* promised → with the edited weights"),
         ChangeFact("steps", f"{held['steps']:.0f}", "of the search for v*"),
     ]
     found[6:6] = _residuals(held)
@@ -151,7 +151,7 @@ def _residuals(held: dict[str, float]) -> list[ChangeFact]:
     """Return how far the edited output stays from v*; nothing of results that do not tell."""
     where = {
         "residual": ("residual ‖v − v*‖", "activation units, at the key that meets v*: rounding"),
-        "residual_bare": ("at the bare prompt", "the same at the key of the prompt alone"),
+        "residual_bare": ("residual, bare prompt", "the same at the key of the prompt alone"),
     }
     return [
         ChangeFact(name, f"{held[key]:.2g}", meaning)

@@ -156,7 +156,7 @@ def test_shares_traces_and_texts_are_those_of_the_result(key: str) -> None:  # n
     assert before[0].shape == after[0].shape and before[0].sign != after[0].sign
     assert len(edit_view.texts_of(story)) == 1
     told = {fact.name: fact.value for fact in edit_view.change_facts(story)}
-    assert float(told["residual ‖v − v*‖"]) < 1e-5 < float(told["at the bare prompt"])
+    assert float(told["residual ‖v − v*‖"]) < 1e-5 < float(told["residual, bare prompt"])
     older = story.drop_vars(["residual", "residual_bare"])
     assert len(edit_view.change_facts(older)) == len(told) - 2
     moved = edit_drift.told(story, key, 3)
