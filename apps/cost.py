@@ -16,6 +16,9 @@ from trace_request import TraceRequest
 
 __all__ = ["Cost", "estimate", "like_last"]
 
+_LONG = 3600.0
+"""Seconds after which a run had better not end with the dashboard."""
+
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
@@ -32,8 +35,12 @@ class Cost:
     unit: str = "restored runs"
     """What `rows` counts."""
 
-    def in_words(self) -> str:
-        """Say it in one line."""
+    def in_words(self, *, detachable: bool = True) -> str:
+        """Say it in one line of Markdown; above an hour with a word on where to run it.
+
+        Args:
+            detachable: whether the page has the button Run detached.
+        """
         parts = []
         if self.rows is not None:
             parts.append(f"about {self.rows:,} {self.unit}")
@@ -41,6 +48,8 @@ class Cost:
             parts.append(f"about {duration(self.seconds)} at the speed of the last one")
         if not self.loaded:
             parts.append("the model is loaded first")
+        if detachable and (self.seconds or 0) > _LONG:
+            parts.append(":orange[long: consider Run detached, under Options]")
         return " · ".join(parts) or "The size is known once the model is loaded."
 
 

@@ -2,12 +2,22 @@
 
 import mechlab as ml
 
-__all__ = ["ago", "duration", "signed", "words"]
+__all__ = ["ago", "duration", "lines", "signed", "words"]
 
 
 def words(text: str, longest: int = 200) -> str:
     """Return text from outside so that Markdown shows it character by character."""
     return ml.plots.show_text(text, longest=longest, form="markdown")
+
+
+def lines(text: str, longest: int = 300, most: int = 6) -> str:
+    """Return a message of several lines as Markdown of as many, each cut at `longest` characters.
+
+    Long messages list every offender; their last line, which says what to do, stays.
+    """
+    shown = [words(line.strip(), longest) for line in text.splitlines() if line.strip()]
+    kept = shown if len(shown) <= most else [*shown[: most - 2], "…", shown[-1]]
+    return "  \n".join(kept)
 
 
 def signed(number: float, digits: int = 4) -> str:
@@ -17,10 +27,15 @@ def signed(number: float, digits: int = 4) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a duration as `8 s` or `3:20 min`."""
+    """Write a duration as `8 s`, `3:20 min`, `5 h 07 min` or `2 days 13 h`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
-    return f"{int(seconds // 60)}:{int(seconds % 60):02d} min"
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if hours < 1:
+        return f"{minutes}:{int(seconds % 60):02d} min"
+    if hours < 24:
+        return f"{hours} h {minutes % 60:02d} min"
+    return f"{hours // 24:,} day{'s' if hours >= 48 else ''} {hours % 24} h"
 
 
 def ago(seconds: float) -> str:

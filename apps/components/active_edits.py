@@ -10,7 +10,7 @@ from components.progress import progress_words
 from edit_view import delta_file, short
 from edits_in_force import TryRequest, tried
 from request import Request
-from text import words
+from text import lines, words
 
 __all__ = ["banner", "force_button"]
 
@@ -105,7 +105,7 @@ def _compare(model: Request, edits: tuple[str, ...]) -> None:
     elif job is not None and job.state == "done":
         _told(*job.result)
     elif job is not None:
-        st.error(words(job.error or job.state, 400), icon=":material/error:")
+        st.error(lines(job.error or job.state), icon=":material/error:")
 
 
 def _start(request: TryRequest) -> None:

@@ -5,7 +5,7 @@ import streamlit as st
 import mechlab as ml
 from components.picker import KEPT, fact_fields, field_key
 from pair_request import SETS, PairRequest, file_rows
-from text import words
+from text import lines
 
 __all__ = ["pair_fields"]
 
@@ -77,7 +77,7 @@ def _file(kind: type[PairRequest]) -> None:
         try:
             st.session_state[key] = file_rows(given.name, given.getvalue())
         except ml.MechlabError as error:
-            told.error(words(str(error), 300), icon=":material/error:")
+            told.error(lines(str(error)), icon=":material/error:")
             return
     st.session_state.setdefault(key, "")
     if st.session_state[key]:

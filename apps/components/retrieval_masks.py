@@ -82,13 +82,13 @@ def _offer(wanted: MaskRequest) -> None:
     if problem:
         st.caption(words(problem, 300))
         return
-    told = like_last(wanted, wanted.runs_of_the_model, _answers, "answers written").in_words()
+    cost = like_last(wanted, wanted.runs_of_the_model, _answers, "answers written")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Mask heads", key="mask_now", icon=":material/play_arrow:", on_click=_start,
             args=(wanted,),
         )  # fmt: skip
-        st.caption(told, width="content")
+        st.caption(cost.in_words(detachable=False), width="content")
     new = "other needles of the same kind" if wanted.form != "text" else "the same needles"
     st.caption(
         f"Masks the {', '.join(map(str, wanted.k))} best heads of this result on {new}, against as "

@@ -7,7 +7,7 @@ import runs
 from components.progress import follow
 from model_view import about, free_memory, in_words
 from request import Request
-from text import words
+from text import lines, words
 
 __all__ = ["model_state"]
 
@@ -32,7 +32,7 @@ def model_state(request: Request) -> None:
         st.table([{"loaded model": name, "value": value} for name, value in facts.items()])
         _support(request)
     elif job is not None and job.state == "failed":
-        st.error(words(job.error, 600), icon=":material/error:")
+        st.error(lines(job.error), icon=":material/error:")
     else:
         st.info(
             "This model is not loaded. The first run loads it.", icon=":material/hourglass_empty:"

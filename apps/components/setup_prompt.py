@@ -10,7 +10,7 @@ import prompt_files
 import runs
 from components.go import go
 from lens_request import LensRequest, lens_of
-from text import words
+from text import lines, words
 from trace_request import TraceRequest
 
 __all__ = ["prompt_state", "upload"]
@@ -23,7 +23,7 @@ def prompt_state(request: TraceRequest) -> None:
     try:
         fact = ml.prompts.Fact(request.prompt, subject=request.subject, target=request.target)
     except ml.MechlabError as error:
-        st.error(words(str(error), 600), icon=":material/error:")
+        st.error(lines(str(error)), icon=":material/error:")
         return
     seen = loaded.check(request.load_arguments, fact)
     if seen is None:

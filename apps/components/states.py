@@ -15,14 +15,12 @@ import runs
 from components.go import go
 from pages import page_of_method
 from request import Request
-from text import words
+from text import lines, words
 
 __all__ = [
     "Refusal", "bad_link", "cannot_be_read", "elsewhere", "failed", "no_model", "refusal",
     "shown_although", "stale_notice", "stopped",
 ]  # fmt: skip
-
-_MOST_LINES = 6
 
 
 @dataclass(frozen=True)
@@ -117,10 +115,8 @@ def shown_although(reason: str) -> None:
 
 def failed(job: Any, request: Request) -> None:
     """Say in a sentence why a job failed; details, specification and code are folded."""
-    shown = [words(line.strip(), 300) for line in job.error.splitlines() or ["no reason was given"]]
-    # Long messages list every offender; their last line says what to do.
-    kept = shown if len(shown) <= _MOST_LINES else [*shown[:4], "…", shown[-1]]
-    st.error("The run failed.  \n" + "  \n".join(kept), icon=":material/error:")
+    why = lines(job.error) or "no reason was given"
+    st.error(f"The run failed.  \n{why}", icon=":material/error:")
     with st.expander("Details"):
         st.code(job.error, language=None, wrap_lines=True)
         st.code(job.details, language=None)
@@ -148,4 +144,4 @@ def elsewhere(one: Any, follow: Callable[[], None]) -> None:
 
 def cannot_be_read(error: ml.StoreError) -> None:
     """Say that a stored result is damaged."""
-    st.error(words(str(error), 1000), icon=":material/broken_image:")
+    st.error(lines(str(error)), icon=":material/broken_image:")

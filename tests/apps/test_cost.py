@@ -37,3 +37,11 @@ def test_what_cannot_be_told_is_not_guessed(tmp_path: Path) -> None:
 
 def test_durations_read_well() -> None:
     assert [duration(s) for s in (0.2, 8.4, 89, 200)] == ["1 s", "8 s", "89 s", "3:20 min"]
+    assert [duration(s) for s in (3599, 3600, 86399)] == ["59:59 min", "1 h 00 min", "23 h 59 min"]
+    assert [duration(s) for s in (86400, 219_800)] == ["1 day 0 h", "2 days 13 h"]
+
+
+def test_above_an_hour_a_run_in_a_process_of_its_own_is_advised() -> None:
+    long, short = Cost(10**8, 3700.0, True), Cost(10**8, 3500.0, True)
+    assert "about 1 h 01 min" in long.in_words() and "consider Run detached" in long.in_words()
+    assert "detached" not in short.in_words() + long.in_words(detachable=False)

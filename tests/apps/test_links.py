@@ -4,6 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from components.selection import option_problems, range_problems
+from text import lines
 
 
 def _fields() -> None:
@@ -28,6 +29,13 @@ def test_a_number_that_is_none_of_the_field_is_said_and_chooses_nothing(odd: str
     assert len(app.warning) == 1 and len(app.warning[0].value) < 500
     app.number_input(key="pos").set_value(3)
     assert app.run().text[0].value == str({"layer": 2, "pos": 3})
+
+
+def test_messages_of_several_lines_stay_so_and_long_ones_keep_their_last() -> None:
+    assert lines("a *b*\n  c\n\nd") == "a \\*b\\*  \nc  \nd"
+    many = lines("\n".join(map(str, range(9))) + "\n" + "x" * 1000).split("  \n")
+    assert many[:5] == ["0", "1", "2", "3", "…"]
+    assert len(many) == 6 and 200 < len(many[5]) < 310
 
 
 def test_choices_and_numbers_of_a_link_are_held_against_what_there_is() -> None:

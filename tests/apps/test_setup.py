@@ -117,3 +117,15 @@ def test_no_page_minds_a_name_that_can_be_no_path(engine) -> None:
             told = "".join(str(p.value) for p in (*app.markdown, *app.caption, *app.info))
             assert "x" * 400 not in told, "cut"
             assert file != "views/setup.py" or "not on this machine" in told
+
+
+def test_a_load_that_fails_says_why_in_lines(engine, monkeypatch) -> None:
+    def fails(name: str, **_: object) -> None:
+        raise ml.ModelError("no *such* model.\n  Allowed: atlas.")
+
+    monkeypatch.setattr(ml, "load_model", fails)
+    app = setup_page()
+    app.button(key="load").click().run()
+    ml.jobs.TABLE.wait(ml.jobs.TABLE.jobs()[0].id, 20)
+    app.run()
+    assert app.error[0].value.replace("\\", "") == "no *such* model.  \nAllowed: atlas."

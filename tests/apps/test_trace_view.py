@@ -126,5 +126,8 @@ def test_a_link_that_asks_for_too_much_is_told_what_there_is() -> None:
         "site 'z': this result has resid_post, mlp_out, attn_out",
         "fact '4': this result has 0 to 0",
     ]
+    for odd in ("9" * 5000, "٣", "1.5", "-1", "", "³", "+1"):
+        (problem,) = selection.link_problems({"layer": odd}, layer=4)
+        assert problem.endswith("this result has layer 0 to 3"), odd[:9]
     fine = {"layer": "3", "pos": "0", "site": "mlp_out", "fact": "0"}
     assert selection.link_problems(fine, **counts) + link_problems(fine, make_trace()) == []
