@@ -90,7 +90,9 @@ def mechlab_version(record: Any) -> str:
 
 
 def megabytes(size: int) -> str:
-    """Write a size as `0.4 MB` or `412 MB`."""
+    """Write a size as `8 kB`, `0.4 MB` or `412 MB`."""
+    if size < 1e5:
+        return f"{math.ceil(size / 1000)} kB"
     return f"{size / 1e6:.1f} MB" if size < 9.95e6 else f"{size / 1e6:.0f} MB"
 
 

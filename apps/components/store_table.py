@@ -9,7 +9,7 @@ import streamlit as st
 import runs
 from store_view import newest_versions, rows
 
-__all__ = ["table", "tick", "ticked"]
+__all__ = ["forget_ticks_not_here", "table", "tick", "ticked"]
 
 _PARAMETER = "ticked"
 
@@ -18,6 +18,23 @@ def ticked(records: Sequence[Any]) -> list[Any]:
     """Return the records that are ticked, in the order of the URL."""
     by_id = {record.id: record for record in records}
     return [by_id[run] for run in _ids() if run in by_id]
+
+
+def forget_ticks_not_here(records: Sequence[Any]) -> None:
+    """Say how many ticked runs of a link this store does not have, and untick them."""
+    text = st.query_params.get(_PARAMETER, "")
+    asked = [run for run in dict.fromkeys(text.split(",")) if run]
+    here = {record.id for record in records}
+    kept = [run for run in asked if run in here]
+    if lost := len(asked) - len(kept):
+        runs_are = "run, which is" if lost == 1 else "runs, which are"
+        st.warning(
+            f"The link asked for {lost} {runs_are} not in this store.", icon=":material/link_off:"
+        )
+        if kept:
+            st.query_params[_PARAMETER] = ",".join(kept)
+        else:
+            del st.query_params[_PARAMETER]
 
 
 def tick(ids: Sequence[str]) -> None:

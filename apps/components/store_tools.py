@@ -1,20 +1,38 @@
 """What can be done with stored runs: import, export, delete, verify, tidy up."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import streamlit as st
 
 import mechlab as ml
 from components.store_table import tick
 from store_view import megabytes
-from text import words
+from text import lines, words
 
 __all__ = ["import_menu", "remark_menu", "running_now", "ticked_menu", "whole_store_menu"]
 
 _SAID = "store_said"
+P = ParamSpec("P")
+
+
+def _told(work: Callable[P, None]) -> Callable[P, None]:
+    """Make a callback say why the store let it down: broken, read-only, full."""
+
+    @wraps(work)
+    def guarded(*args: P.args, **options: P.kwargs) -> None:
+        try:
+            work(*args, **options)
+        except ml.StoreError as error:
+            _say("error", str(error))
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            _say("error", f"The store {ml.Store().root} cannot be used: {why}.")
+
+    return guarded
 
 
 def running_now() -> None:
@@ -79,14 +97,11 @@ def remark_menu(record: Any, remark: Any) -> None:
         st.button("Keep", key="remark_now", type="primary", on_click=_remark, args=(record.id,))
 
 
+@_told
 def _remark(run: str) -> None:
     tags, note = (str(st.session_state[f"{name}.{run}"] or "") for name in ("tags", "note"))
-    try:
-        ml.Store().remark(run, tags=tags.replace(",", " ").split(), note=note)
-    except ml.StoreError as error:
-        _say("error", str(error))
-    else:
-        _say("ok", f"Tags and note of {run} are kept.")
+    ml.Store().remark(run, tags=tags.replace(",", " ").split(), note=note)
+    _say("ok", f"Tags and note of {run} are kept.")
 
 
 def whole_store_menu() -> None:
@@ -97,19 +112,17 @@ def whole_store_menu() -> None:
         st.button("Remove remains of killed runs", key="prune", on_click=_prune)
 
 
+@_told
 def _take() -> None:
     file = st.session_state.get("bundle")
     if file is None:
         return
-    try:
-        keys = ml.Store().add_bundle(file.getvalue())
-    except ml.StoreError as error:
-        _say("error", str(error))
-        return
+    keys = ml.Store().add_bundle(file.getvalue())
     tick([key[:12] for key in keys])
-    _say("ok", f"{len(keys)} runs are here now.")
+    _say("ok", f"{_runs(len(keys))} {'is' if len(keys) == 1 else 'are'} here now.")
 
 
+@_told
 def _delete(ids: Sequence[str]) -> None:
     store, freed, problems = ml.Store(), 0, []
     for run in ids:
@@ -118,24 +131,29 @@ def _delete(ids: Sequence[str]) -> None:
         except (ml.StoreError, OSError) as error:
             problems.append(str(error).splitlines()[0])
     tick([])
-    _say("ok", f"{len(ids) - len(problems)} runs deleted, {megabytes(freed)} freed.")
-    if problems:
-        _say("error", "; ".join(problems))
+    told = f"{_runs(len(ids) - len(problems))} deleted, {megabytes(freed)} freed."
+    _say("error" if problems else "ok", "\n".join([told, *problems]))
 
 
+@_told
 def _verify() -> None:
     damages = ml.Store().verify()
     if damages:
-        _say("error", "; ".join(damage.problem for damage in damages[:5]))
+        _say("error", "\n".join(damage.problem for damage in damages[:5]))
     else:
         _say("ok", "Every file has its checksum.")
 
 
+@_told
 def _prune() -> None:
     removed = ml.Store().clean(older_than=timedelta(days=1))
-    _say("ok", f"{len(removed)} remains of killed runs removed; results stay.")
+    _say("ok", f"Remains of killed runs removed: {len(removed)}. Results stay.")
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
 
 
 def _say(kind: str, text: str) -> None:
     """Show a message once, on the rerun that follows."""
-    st.session_state[_SAID] = (kind, words(text, 600))
+    st.session_state[_SAID] = (kind, lines(text))

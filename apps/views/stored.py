@@ -11,7 +11,7 @@ from compare_view import views_of
 from components.compare import side_by_side
 from components.selection import warn_of_link
 from components.states import cannot_be_read
-from components.store_table import table, ticked
+from components.store_table import forget_ticks_not_here, table, ticked
 from components.store_tools import import_menu, running_now, ticked_menu, whole_store_menu
 from components.stored_run import code_of_comparison, one_run, spec_table
 from store_view import filtered, megabytes
@@ -23,6 +23,7 @@ def page() -> None:
     """Draw filters, table, tools, and what is ticked."""
     records = runs.recent(most=1_000_000)
     running_now()
+    forget_ticks_not_here(records)
     if not records:
         st.info(
             f"Nothing is stored in {ml.Store().root} yet. Run something on another page, or import "

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,8 @@ def test_a_link_that_ticks_what_is_no_run_ticks_nothing(engine, stored) -> None:
     stored(FRANCE)
     app = opened(ticked="../../etc/passwd,000000000000")
     assert "Tick one run" in texts(app)
+    assert "asked for 2 runs, which are not in this store" in texts(app)
+    assert "ticked" not in app.query_params
 
 
 def test_deleting_asks_first_then_frees_and_says_how_much(engine, stored) -> None:
@@ -96,7 +99,8 @@ def test_deleting_asks_first_then_frees_and_says_how_much(engine, stored) -> Non
     app.run()
     assert not app.exception
     assert ml.Store().find() == []
-    assert "1 runs deleted" in texts(app)
+    (said,) = app.success
+    assert re.fullmatch(r"1 run deleted, \d+ kB freed\.", said.value.replace("\\", ""))
     assert "ticked" not in app.query_params
 
 
@@ -125,6 +129,24 @@ def test_an_import_that_is_no_bundle_is_refused_and_a_good_one_is_ticked(
     store_tools._take()
     assert state[store_tools._SAID][0] == "ok"
     assert link == {"ticked": ml.Store().find()[0].id}
+
+
+def test_a_store_that_cannot_be_used_is_named_with_the_reason(monkeypatch) -> None:
+    state: dict[str, object] = {f"{name}.0": "x" for name in ("tags", "note")}
+    monkeypatch.setattr("streamlit.session_state", state)
+
+    def broken(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/root/x")
+
+    for name, work in (
+        ("clean", store_tools._prune), ("verify", store_tools._verify),
+        ("remark", lambda: store_tools._remark("0")),
+    ):  # fmt: skip
+        monkeypatch.setattr(ml.Store, name, broken)
+        work()
+        kind, text = state.pop(store_tools._SAID)
+        assert (kind, text.count("Permission denied")) == ("error", 1), name
+        assert f"The store {ml.Store().root}" in text.replace("\\", "")
 
 
 def test_ticks_keep_what_a_filter_hides_and_their_order(monkeypatch) -> None:
