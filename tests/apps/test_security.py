@@ -25,6 +25,7 @@ def test_the_configuration_keeps_the_dashboard_to_this_machine() -> None:
     assert server["enableCORS"] and server["enableXsrfProtection"]
     assert server["maxUploadSize"] == 5 and not server["enableStaticServing"]
     assert not server.get("enableAgentApi", False)
+    assert config["client"]["showErrorLinks"] is False
     assert config["browser"]["gatherUsageStats"] is False
 
 
