@@ -22,7 +22,7 @@ from text import signed, words
 
 __all__ = ["picture"]
 
-_KEY = "grid.heads"
+_KEY, _ONLY = "grid.heads", "heads.only"
 
 
 @st.fragment
@@ -73,7 +73,7 @@ def _left(
     result: Any, run: str, request: HeadsRequest, whole: Any, layer: int | None, head: int | None
 ) -> None:
     st.markdown(f"**{words(whole.title)}** &nbsp; :small[:gray[{words(whole.facts, 300)}]]")
-    only = layer if layer is not None and head is None else None
+    only = _only(layer, head)
     sort, fade = _switches(whole, only)
     view = whole if only is None else heads_view.in_layer(whole, only)
     if sort == "top":
@@ -86,6 +86,16 @@ def _left(
     with st.container(horizontal=True, vertical_alignment="center", key="menus"):
         export_menu(result, [whole], request, run)
     table_twin([whole])
+
+
+def _only(layer: int | None, head: int | None) -> int | None:
+    """Return the one layer that is shown: chosen without a head, until another one is chosen."""
+    if layer is not None and head is None:
+        st.session_state[_ONLY] = layer
+    elif st.session_state.get(_ONLY) != layer:
+        st.session_state.pop(_ONLY, None)
+    only: int | None = st.session_state.get(_ONLY)
+    return only
 
 
 def _switches(whole: Any, only: int | None) -> tuple[str, bool]:
@@ -108,15 +118,18 @@ def _switches(whole: Any, only: int | None) -> tuple[str, bool]:
 
 
 def _all_layers() -> None:
-    st.session_state["layer"] = None
+    st.session_state.pop(_ONLY, None)
+    if st.session_state.get("head") is None:
+        st.session_state["layer"] = None
 
 
 def _outlined(view: Any, layer: int | None, head: int | None, only: int | None) -> Any:
-    if layer is None or head is None or only is not None:
+    if layer is None or head is None:
         return view
-    if layer >= view.shape[0] or head >= view.shape[1]:
+    row = layer if only is None else 0
+    if row >= view.shape[0] or head >= view.shape[1]:
         return view
-    return replace(view, selected=(layer, head))
+    return replace(view, selected=(row, head))
 
 
 def _opened(only: int | None) -> Any:

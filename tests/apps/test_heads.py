@@ -104,6 +104,13 @@ def test_a_link_opens_a_layer_alone_and_says_what_is_not_there(toy: ml.Model) ->
     run = stored(toy, **right_way_round(toy))
     app = opened("heads", run=run, layer="1")
     assert "Layer 1 alone" in app.button(key="all_layers").label
+    app.number_input(key="head").set_value(2)
+    app.run()
+    assert "Layer 1 alone" in app.button(key="all_layers").label, "a head of it keeps the filter"
+    press(app, "all_layers")
+    assert app.number_input(key="head").value == 2
+    app.number_input(key="head").set_value(None)
+    app.run()
     press(app, "all_layers")
     assert app.number_input(key="layer").value is None
     bad = opened("heads", run=run, layer="99", head="abc")
