@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 import mechlab as ml
 from components import exports
-from trace_request import TraceRequest
+from trace_request import TraceRequest, example_of
 
 MAIN = str(Path(__file__).parents[2] / "apps" / "main.py")
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Paris"}
@@ -200,6 +200,27 @@ def test_a_link_to_a_run_that_is_not_here_is_told(engine, run: str, said: str) -
     assert said in app.warning[0].value
     assert "run" not in app.query_params
     assert "Where does the model keep this fact?" in texts(app)
+
+
+def test_a_dead_link_shows_no_other_run_in_its_place_until_asked(engine, stored) -> None:
+    run = stored(example_of("atlas"))
+    app = opened(run="0" * 12)
+    assert (grids_on(app), "run" in app.query_params) == (0, False)
+    assert "it is not what the link asked for" in texts(app)
+    app.button(key="show_stored").click()
+    no_exception(app.run())
+    assert (grids_on(app), app.query_params["run"]) == (3, run)
+
+
+def test_a_failure_is_said_above_an_older_picture(engine, stored) -> None:
+    app = opened(run=stored(TraceRequest(**FACT)))
+    app.number_input(key="in.trace.samples").set_value(7)
+    no_exception(app.run())
+    engine.error = ml.ModelError("the weights caught fire")
+    app.button(key="run_now").click()
+    app = run_to_the_end(no_exception(app.run()))
+    assert "the weights caught fire" in app.error[0].value
+    assert grids_on(app) == 3
 
 
 def test_changed_inputs_veil_the_picture_and_lead_back(engine, stored) -> None:
