@@ -64,8 +64,8 @@ def banner(model: Request) -> None:
         return
     with st.container(border=True, key="edits_active"):
         st.markdown(
-            f":orange-background[**EDITS ACTIVE: {len(stories)}**] &nbsp; :small[in this session "
-            "only · base weights untouched: edits are put on for a comparison and taken off]"
+            f":orange-background[**EDITS ACTIVE: {len(stories)}**] &nbsp; :small[for the comparison "
+            "here, until the page is loaded anew · other pages and tabs see the base weights]"
         )
         for run, story in stories.items():
             _row(run, story)
