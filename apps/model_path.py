@@ -12,9 +12,12 @@ def path_of(name: str) -> Path | None:
 
     A path is what is written as one, whether or not it is there, and every folder that is there.
     `~nobody/x` of an unknown user, a name longer than the system allows, and the like are none.
+    Links are followed, as loading does: results carry the name of the folder itself.
     """
+    if not name.strip():
+        return None
     try:
-        path = Path(name).expanduser()
+        path = Path(name).expanduser().resolve()
         there = path.is_dir()
     except (OSError, RuntimeError, ValueError):
         return None

@@ -95,13 +95,20 @@ def test_a_fact_that_cannot_be_used_is_said_here_too(engine) -> None:
     assert "does not occur" in app.error[0].value
 
 
-@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 3000, "/" + "x" * 3000, "~/\x00"])
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 3000, "/" + "x" * 3000, "~/\x00", ""])
 def test_a_name_that_can_be_no_path_is_a_model_that_is_not_here(engine, name: str) -> None:
     assert folder_of(name) is None
     assert about(name).where == "not on this machine"
     request = TraceRequest(model=name)
-    assert request.model_name in (name, "\x00")
+    assert request.model_name == name
     assert estimate(request).rows is None
+
+
+def test_a_link_to_a_folder_means_the_folder_whose_name_results_carry(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "alias").symlink_to(tmp_path / "real")
+    assert folder_of(str(tmp_path / "alias")) == (tmp_path / "real").resolve()
+    assert TraceRequest(model=str(tmp_path / "alias")).model_name == "real"
 
 
 def test_no_page_minds_a_name_that_can_be_no_path(engine) -> None:
