@@ -12,11 +12,14 @@ from safetensors import safe_open
 
 def _edited(watched: Watched) -> str:
     """Edit the example in the layer that a trace named, with few tokens counted; the run's id."""
+    from playwright.sync_api import expect
+
     page = watched.open(f"/edit?layer=2&trace={'0' * 12}")
     page.get_by_text("Can this fact be rewritten here").wait_for()
     page.get_by_text("does not prove that it is the best layer").wait_for()
+    watched.settle()
     watched.button("example").click()
-    page.get_by_text("“The capital of Poland is → London”").wait_for()
+    expect(page.get_by_role("textbox", name="Subject")).to_have_value("Poland", timeout=20_000)
     tokens = page.get_by_role("spinbutton", name="Tokens counted")
     tokens.fill("1000")
     tokens.press("Enter")
