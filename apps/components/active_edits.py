@@ -64,7 +64,7 @@ def banner(model: Request) -> None:
         return
     with st.container(border=True, key="edits_active"):
         st.markdown(
-            f":orange-background[**EDITS ACTIVE: {len(stories)}**] &nbsp; :small[for the comparison "
+            f":orange-background[**EDITS ACTIVE: {len(stories)}**] &nbsp; :small[for comparisons "
             "here, until the page is loaded anew · other pages and tabs see the base weights]"
         )
         for run, story in stories.items():

@@ -15,7 +15,7 @@ from components.color_scale import color_scale
 from components.exports import export_menu, table_twin
 from components.head_panel import head_panel
 from components.plot_style import draw, faint, figure, ink, layout
-from components.selection import choose, link_problems, select, warn_of_link
+from components.selection import choose, link_problems, option_problems, select, warn_of_link
 from heads_request import HeadsRequest
 from heads_view import HeadValue
 from text import signed, words
@@ -35,7 +35,7 @@ def picture(result: Any, run: str, request: HeadsRequest, link: Mapping[str, str
         shown = _shown_prompt(labels)
     whole = heads_view.grid(result, _beside(request), prompt=shown)
     counts = {"layer": whole.shape[0], "head": _heads(whole)}
-    warn_of_link(link_problems(link, **counts))
+    warn_of_link(link_problems(link, **counts) + option_problems(link, sort=("grid", "top")))
     with right:
         chosen = select(**counts)
     layer, head = chosen["layer"], chosen["head"]

@@ -67,7 +67,12 @@ def _locate(
         raise unknown_model(str(name), "no name was given")
     if isinstance(name, str) and name in shipped_names():
         return _shipped(name, revision, checkpoint, weights)
-    if (folder := Path(name).expanduser()).is_dir():
+    try:
+        folder = Path(name).expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError) as err:  # too long for a path, or the home of nobody
+        raise unknown_model(f"{str(name):.80}", "it cannot be a folder's name") from err
+    if is_folder:
         return _local(folder, revision, checkpoint, weights)
     if folder.is_file():
         raise unknown_model(str(name), "it is a file, not the folder that holds the model")

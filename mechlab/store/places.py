@@ -180,7 +180,14 @@ def open_place(root: str | os.PathLike[str] | None) -> Place:
         chosen = chosen.removeprefix("file://")
     if "://" in chosen or "::" in chosen:
         return RemotePlace(chosen)
-    return LocalPlace(Path(chosen).expanduser().absolute())
+    try:
+        return LocalPlace(Path(chosen).expanduser().absolute())
+    except RuntimeError as err:
+        raise StoreError(
+            f"the store {chosen!r} cannot be opened: there is no such home folder.\n"
+            "  Allowed: a folder that you may write to, or an fsspec URL.\n"
+            "  Set MECHLAB_CACHE, or give Store(root=...)."
+        ) from err
 
 
 def default_root() -> str:

@@ -165,6 +165,9 @@ def test_an_unproven_architecture_is_refused_before_its_weights_are_read(folder:
 def test_things_that_are_not_model_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no config.json"):
         load_model(tmp_path)
+    for impossible in ("~nosuchuser/x", "x" * 3000):
+        with pytest.raises(ModelError, match="it cannot be a folder's name"):
+            load_model(impossible)
     with pytest.raises(ModelError, match="there is no such folder"):
         load_model(tmp_path / "absent")
     (tmp_path / "file").write_text("")
