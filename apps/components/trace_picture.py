@@ -82,9 +82,8 @@ def picture(trace: Any, run: str, request: TraceRequest, link: Mapping[str, str]
         _grids(outlined(views, sites, site, (layer, column)) if chosen else views, sites)
         color_scale(views)
         _menus(trace, views, request, run)
-        if chosen:
-            profile_lines(views, sites, layer=layer, column=column)
-    with right:
+        lines = st.container()
+    with right:  # before the lines, which take longest: this is what the click asked for
         if chosen:
             _cell(cell_of(trace, fact, views, site=site, layer=layer, column=column))
             if fact != AVERAGE:
@@ -94,6 +93,9 @@ def picture(trace: Any, run: str, request: TraceRequest, link: Mapping[str, str]
             st.info(
                 "Click a cell to see what restoring it brings back.", icon=":material/ads_click:"
             )
+    if chosen:
+        with lines:
+            profile_lines(views, sites, layer=layer, column=column)
 
 
 def _fact_field(trace: Any) -> str:

@@ -62,12 +62,13 @@ def parser() -> argparse.ArgumentParser:
 def measured(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Return seconds and megabytes by name."""
     run = stored_trace(folder / "cache")
-    started = time.perf_counter()
-    with browser_page() as page, served(folder) as address:
-        found = _first_page(page, address, started)
-        found |= _big_trace(page, f"{address}/?run={run}", options.clicks)
-        if options.run:
-            found |= _under_way(page, address, f"{address}/?run={run}", options.clicks)
+    with browser_page() as page:
+        started = time.perf_counter()  # when the command is given; the browser is open already
+        with served(folder) as address:
+            found = _first_page(page, address, started)
+            found |= _big_trace(page, f"{address}/?run={run}", options.clicks)
+            if options.run:
+                found |= _under_way(page, address, f"{address}/?run={run}", options.clicks)
     return found
 
 

@@ -26,7 +26,8 @@ def _edited(watched: Watched) -> str:
     page.get_by_text("1,000 tokens · missing").wait_for()
     watched.settle()
     watched.button("run_now").click()
-    page.locator("[data-testid=stMetric], [data-testid=stAlertContentError]").first.wait_for()
+    done = page.locator("[data-testid=stMetric], [data-testid=stAlertContentError]").first
+    done.wait_for(timeout=300_000)  # it loads torch, counts keys, edits, and traces twice
     assert page.locator("[data-testid=stAlertContentError]").all_inner_texts() == []
     _three_grids(page)
     page.get_by_text("1,000 tokens · stored").wait_for()

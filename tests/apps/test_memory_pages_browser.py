@@ -5,6 +5,7 @@ On the dashboard and the chromium that all browser tests share.
 
 from typing import Any
 
+import pytest
 from dashboard_browser import Watched
 
 
@@ -22,6 +23,7 @@ def _chosen(watched: Watched) -> str:
     return "L{layer}H{head}".format(**watched.selection())
 
 
+@pytest.mark.slow
 def test_heads_of_a_needle_and_of_a_list_lead_to_what_they_read(watched: Watched) -> None:
     page = watched.open("/retrieval")
     page.get_by_text("Which heads fetch the answer from a long text?").wait_for()
