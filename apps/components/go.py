@@ -4,12 +4,12 @@ from typing import Any
 
 import streamlit as st
 
+from components.selection import COUNTED, TOKENS
 from pages import page_at, page_of_method
 
 __all__ = ["arrive_selected", "go", "open_run"]
 
-_TOKENS = ("target", "foil")
-_SELECTED = ("layer", "head", "pos", *_TOKENS)
+_SELECTED = (*COUNTED, *TOKENS)
 """What fields hold that are bound to the URL: Streamlit takes these from the session alone."""
 _ARRIVING = "arriving"
 
@@ -32,7 +32,7 @@ def go(
     if page is None:
         return
     if st.button(label, key=key, icon=f":material/{page.icon}:", type="tertiary"):
-        wanted = {name: value for name in _TOKENS if (value := st.query_params.get(name))}
+        wanted = {name: value for name in TOKENS if (value := st.query_params.get(name))}
         wanted |= {name: value for name, value in query.items() if value is not None}
         selected = {name: wanted.pop(name) for name in _SELECTED if name in wanted}
         for name in _SELECTED:

@@ -81,15 +81,15 @@ def result_page(page: ResultPage) -> None:
     result, request = _settle(page, result, current(page.kind))
     answered = None if result is None else page.request_of(result, request.model)
     announce(request, answered)
-    _actions(page, request, result is not None)
     job = runs.job_of(request)
+    _actions(page, request, job, result is not None)
     with st.container():
         if job is not None and job.active:
             follow(job.id, page.partial_views)
-        elif result is not None:
+        elif result is not None and answered is not None:
             with st.container():
                 _ended_badly(job, request)  # the picture below is that of other inputs, or older
-            _result(page, result, request, link)
+            _result(page, result, request, answered, link)
         else:
             _nothing_yet(page, request, job)
 
@@ -169,12 +169,11 @@ def _differences(page: ResultPage, result: Any, request: Request) -> list[str]:
     return request.differences(page.request_of(result, request.model))
 
 
-def _actions(page: ResultPage, request: Request, has_result: bool) -> None:
+def _actions(page: ResultPage, request: Request, job: Any | None, has_result: bool) -> None:
     """Draw the options and the buttons that run something."""
     problem = request.problem()
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         again = has_result and runs.find(request) is not None
-        job = runs.job_of(request)
         under_way = job is not None and job.active
         st.button(
             "Run again" if again else "Run", key="run_now", disabled=bool(problem) or under_way,
@@ -235,8 +234,10 @@ def _open(page: ResultPage, run: str) -> None:
     st.query_params["run"] = run
 
 
-def _result(page: ResultPage, result: Any, request: Request, link: Mapping[str, str]) -> None:
-    stored = page.request_of(result, request.model)
+def _result(
+    page: ResultPage, result: Any, request: Request, stored: Request, link: Mapping[str, str]
+) -> None:
+    """Draw a result; `stored` is what it answers, `request` what the fields ask for."""
     stale = request.differences(stored)
     with st.container():
         if stale:
