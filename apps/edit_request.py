@@ -66,8 +66,6 @@ class FactEditRequest(Request):
     drift: int = 40
     """True sentences on which predictions are compared; 0 for none."""
     seed: int = 0
-    anyway: bool = False
-    """Whether a result is shown although there was nothing to edit."""
 
     # What is edited -----------------------------------------------------------------------------
 
@@ -227,7 +225,7 @@ class FactEditRequest(Request):
 
     def _essence(self) -> dict[str, Any]:
         held = super()._essence()
-        del held["anyway"], held["drift"]  # of what is shown, not of the result
+        del held["drift"]  # of what is shown, not of the result
         if not self.own:
             held |= dict.fromkeys((*OWN, "clamp", "alone"))
         return held

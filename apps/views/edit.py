@@ -34,9 +34,7 @@ def asked(story: Any, model: str) -> Request:
 def refused(story: Any) -> Refusal | None:
     """Return why an edit means nothing: the model said the new object before."""
     why = edit_view.wrong_baseline(story)
-    if not why or st.session_state.get("in.edit.anyway"):
-        return None
-    return Refusal(why, "Show it anyway", {"anyway": True})
+    return Refusal(why, "Show it anyway") if why else None
 
 
 def views(story: Any) -> list[Any]:
